@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "dlpack/dlpack.h"
+#include "runtime/aoti.h"
 #include "runtime/launcher.h"
 #include "runtime/status.h"
 
@@ -95,5 +96,11 @@ struct ModelDescription {
 };
 
 }  // namespace aoti
+
+// The opaque type of the C ABI. Generated code defines one constant of it and returns its address
+// from the model's description function.
+struct AotiDescription {
+  aoti::ModelDescription model;
+};
 
 #endif  // AOTI_RUNTIME_DESCRIPTION_H_

@@ -1,0 +1,174 @@
+// The C ABI of a compiled model: load it, describe it, run it.
+//
+//   const AotiDescription* description = resnet_description();   // one function a model; see below
+//   AotiModelOptions options = {sizeof options};
+//   options.weights_path = "resnet.safetensors";
+//   AotiModel* model = NULL;
+//   AotiSession* session = NULL;
+//   AotiStatus status;
+//   if (aoti_model_load(description, &options, &model, &status) != AOTI_OK ||
+//       aoti_session_create(model, NULL, &session, &status) != AOTI_OK ||
+//       aoti_session_run(session, inputs, 1, outputs, 1, stream, &status) != AOTI_OK) {
+//     fprintf(stderr, "%s\n", status.message);
+//   }
+//   aoti_session_destroy(session);
+//   aoti_model_destroy(model);
+//
+// A model called `resnet` defines `const AotiDescription* resnet_description(void)`, so that several
+// models can be linked into one binary. The shared library of a model exports the same pointer as
+// `aoti_model_description` too, for callers of dlopen.
+//
+// No function throws, prints, exits, writes a file or changes the calling thread's current CUDA
+// context. docs/runtime.md says more about threads, memory, CUDA graphs and errors.
+
+#ifndef AOTI_RUNTIME_AOTI_H_
+#define AOTI_RUNTIME_AOTI_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dlpack/dlpack.h"
+
+#define AOTI_EXPORT __attribute__((visibility("default")))
+
+// Raised by one whenever a caller compiled against the previous version could misbehave. Structs
+// that may grow begin with `struct_size`, which the caller sets to the sizeof it was compiled with.
+#define AOTI_ABI_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What a model is: inputs, outputs, kernels. Constant data of the model's library, never freed.
+typedef struct AotiDescription AotiDescription;
+
+// A model on a device: modules, weights, constants. Immutable; any number of threads may use it.
+typedef struct AotiModel AotiModel;
+
+// What one thread needs to run a model: temporary memory and a CUDA graph.
+typedef struct AotiSession AotiSession;
+
+// What functions return, and AotiStatus::code.
+enum {
+  AOTI_OK = 0,
+  AOTI_INVALID_ARGUMENT = 1,  // an argument the caller can correct
+  AOTI_NOT_FOUND = 2,         // a file, tensor, driver function or matching target is missing
+  AOTI_DATA_LOSS = 3,         // a file is truncated or contradicts itself
+  AOTI_UNAVAILABLE = 4,       // no driver, or no device
+  AOTI_OUT_OF_MEMORY = 5,     // of the host or of the device
+  AOTI_DRIVER = 6,            // the driver reported an error; the message holds its name and text
+  AOTI_INTERNAL = 7           // a fault of this library
+};
+
+// The caller's; every function that takes one fills it in, on success with AOTI_OK and "". It may
+// be null where the returned code is enough.
+typedef struct AotiStatus {
+  int32_t code;
+  char message[2044];  // UTF-8, zero-terminated; "..." at the end if it had to be cut
+} AotiStatus;
+
+// An input or output. Shape and strides are in elements. Pointers live as long as the description.
+typedef struct AotiTensorInfo {
+  const char* name;
+  DLDataType dtype;
+  int32_t ndim;
+  const int64_t* shape;
+  const int64_t* strides;
+  uint64_t nbytes;  // from the first to one past the last element
+} AotiTensorInfo;
+
+typedef struct AotiDescriptionInfo {
+  const char* name;
+  const char* weights_digest;  // of the weights' names, dtypes and shapes; see docs/runtime.md
+  uint64_t num_inputs;
+  uint64_t num_outputs;
+  uint64_t num_targets;
+} AotiDescriptionInfo;
+
+// A target the model was built for. Sizes are in bytes of device memory.
+typedef struct AotiTargetInfo {
+  const char* name;  // "sm_90" for code of one architecture, "compute_90" for portable PTX
+  int32_t major;     // compute capability
+  int32_t minor;
+  uint64_t num_kernels;
+  uint64_t model_memory;    // kept by an AotiModel, code not counted
+  uint64_t load_memory;     // needed in addition while the model is loaded
+  uint64_t session_memory;  // kept by an AotiSession
+} AotiTargetInfo;
+
+typedef struct AotiModelOptions {
+  uint64_t struct_size;      // sizeof(AotiModelOptions)
+  const char* weights_path;  // a safetensors file; or
+  const void* weights_data;  // one in memory, read only during the call
+  uint64_t weights_size;     // bytes at weights_data
+  void* context;             // a CUcontext that outlives the model; null: the primary context
+  int32_t device;            // ordinal; must be the context's device where a context is given
+  int32_t reserved;          // zero
+} AotiModelOptions;
+
+enum {
+  // Issue each kernel to the stream instead of launching a CUDA graph.
+  AOTI_SESSION_NO_GRAPH = 1,
+  // Trust the caller's tensors. A wrong one is undefined behaviour.
+  AOTI_SESSION_NO_CHECKS = 2
+};
+
+typedef struct AotiSessionOptions {
+  uint64_t struct_size;  // sizeof(AotiSessionOptions)
+  uint64_t flags;        // AOTI_SESSION_*
+} AotiSessionOptions;
+
+// AOTI_ABI_VERSION of the library, for callers of dlopen.
+AOTI_EXPORT uint32_t aoti_abi_version(void);
+
+// The description of the model in a shared library. Defined by the generated library, not by the
+// runtime.
+AOTI_EXPORT const AotiDescription* aoti_model_description(void);
+
+// Descriptions. These need no device and no driver. Indices count from 0.
+AOTI_EXPORT int32_t aoti_description_info(const AotiDescription* description,
+                                          AotiDescriptionInfo* info, AotiStatus* status);
+AOTI_EXPORT int32_t aoti_description_input(const AotiDescription* description, uint64_t index,
+                                           AotiTensorInfo* info, AotiStatus* status);
+AOTI_EXPORT int32_t aoti_description_output(const AotiDescription* description, uint64_t index,
+                                            AotiTensorInfo* info, AotiStatus* status);
+AOTI_EXPORT int32_t aoti_description_target(const AotiDescription* description, uint64_t index,
+                                            AotiTargetInfo* info, AotiStatus* status);
+
+// Loads a model to a device: chooses the target, loads its code, reads the weights and computes
+// what is derived from them. Returns when the model is ready. `*model` is null on failure, when
+// everything the call acquired is released again.
+AOTI_EXPORT int32_t aoti_model_load(const AotiDescription* description,
+                                    const AotiModelOptions* options, AotiModel** model,
+                                    AotiStatus* status);
+
+// Releases the caller's hold; the model goes when its last session has gone. Null does nothing.
+AOTI_EXPORT void aoti_model_destroy(AotiModel* model);
+
+// The target that was chosen for the model's device.
+AOTI_EXPORT int32_t aoti_model_target(const AotiModel* model, AotiTargetInfo* info,
+                                      AotiStatus* status);
+
+// `options` may be null: a CUDA graph, and checks.
+AOTI_EXPORT int32_t aoti_session_create(AotiModel* model, const AotiSessionOptions* options,
+                                        AotiSession** session, AotiStatus* status);
+
+// Waits for the session's last run and frees its memory. Null does nothing.
+AOTI_EXPORT void aoti_session_destroy(AotiSession* session);
+
+// Enqueues one run on `stream` (a CUstream of the model's context; null is the legacy default
+// stream) and returns. The tensors' memory must stay valid until the run has finished; the DLTensor
+// structs need not. Runs of one session on several streams are executed in the order they were
+// issued. One thread at a time: a call while another thread is inside one fails.
+//
+// Tensors must have the described dtype, shape and strides (null strides mean contiguous row-major),
+// lie on the model's device, and begin at a multiple of 16 bytes. Outputs overlap nothing.
+AOTI_EXPORT int32_t aoti_session_run(AotiSession* session, const DLTensor* const* inputs,
+                                     uint64_t num_inputs, const DLTensor* const* outputs,
+                                     uint64_t num_outputs, void* stream, AotiStatus* status);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif
+
+#endif  // AOTI_RUNTIME_AOTI_H_
