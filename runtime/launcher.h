@@ -24,6 +24,7 @@ struct Addresses {
   const DeviceAddress* outputs;
 };
 
+// In Triton programs. A program is a block, or a cluster of blocks where the kernel has clusters.
 struct Grid {
   uint32_t x;
   uint32_t y;
