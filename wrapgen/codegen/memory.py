@@ -1,0 +1,166 @@
+"""Memory plans: where each weight, constant and temporary begins. Sizes and offsets in bytes.
+
+The runtime makes one allocation a plan, so that a run allocates nothing. Two temporaries share
+memory where no step needs both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from wrapgen.program import (
+    Copy,
+    Fill,
+    Launch,
+    PointerArg,
+    Procedure,
+    Program,
+    Ref,
+    Step,
+    Weight,
+    weight_nbytes,
+)
+
+ALIGNMENT: Final = 256
+"""Of every offset: what cuMemAlloc guarantees for the start of an allocation, and a whole number of
+the 128-byte lines and 32-byte sectors in which the device moves memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifetime:
+    """A block of memory that holds a value from step ``first`` to step ``last``, both included."""
+
+    name: str
+    nbytes: int
+    first: int
+    last: int
+
+    def overlaps(self, other: Lifetime) -> bool:
+        """Whether some step needs both."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """``offsets`` of the named blocks, in order of their names' first mention, and the ``size`` of
+    the allocation that holds them."""
+
+    offsets: dict[str, int]
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """All memory of a program on a device but the caller's.
+
+    A weight is in ``weights``, which lives as long as the model, if ``main`` reads it, else in
+    ``staging``, which is freed when folding is done.
+    """
+
+    weights: Plan
+    staging: Plan
+    constants: Plan
+    folding_arena: Plan
+    main_arena: Plan
+
+
+def align(nbytes: int) -> int:
+    """Rounds up to a multiple of ``ALIGNMENT``."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def pack(blocks: Iterable[tuple[str, int]]) -> Plan:
+    """Places blocks of (name, size) one after the other: they are all needed at once."""
+    offsets: dict[str, int] = {}
+    size = 0
+    for name, nbytes in blocks:
+        offsets[name] = size
+        size += align(nbytes)
+    return Plan(offsets, size)
+
+
+def share(lifetimes: Sequence[Lifetime]) -> Plan:
+    """Places blocks so that those whose lifetimes overlap do not overlap in memory.
+
+    Greedy by size, best fit: the largest block first, each in the smallest gap that its already
+    placed contemporaries leave, else behind them (Pisarchyk and Lee, "Efficient Memory Management
+    for Deep Neural Net Inference", 2020, algorithm 3). O(n^2) in the number of blocks.
+    """
+    placed: list[tuple[int, Lifetime]] = []  # by offset
+    offsets: dict[str, int] = {}
+    for block in sorted(lifetimes, key=lambda b: (-b.nbytes, b.first, b.last, b.name)):
+        offset = _best_fit(block, placed)
+        offsets[block.name] = offset
+        placed.append((offset, block))
+        placed.sort(key=lambda entry: entry[0])
+    size = max((offsets[block.name] + align(block.nbytes) for block in lifetimes), default=0)
+    return Plan({block.name: offsets[block.name] for block in lifetimes}, size)
+
+
+def _best_fit(block: Lifetime, placed: Sequence[tuple[int, Lifetime]]) -> int:
+    need = align(block.nbytes)
+    best: tuple[int, int] | None = None  # (size of the gap, offset)
+    end = 0  # of what lies below
+    for offset, other in placed:
+        if not block.overlaps(other):
+            continue
+        gap = offset - end
+        if gap >= need and (best is None or gap < best[0]):
+            best = (gap, end)
+        end = max(end, offset + align(other.nbytes))
+    return best[1] if best else end
+
+
+def refs(step: Step) -> list[Ref]:
+    """The addresses a step uses, in the order it names them."""
+    match step:
+        case Launch(args=args):
+            return [arg.ref for arg in args if isinstance(arg, PointerArg)]
+        case Copy(dst=dst, src=src):
+            return [dst, src]
+        case Fill(dst=dst):
+            return [dst]
+
+
+def lifetimes(procedure: Procedure) -> list[Lifetime]:
+    """The temporaries of a procedure that some step names, in order of their first mention."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for i, step in enumerate(procedure.steps):
+        for ref in refs(step):
+            if ref.space == "arena":
+                first.setdefault(ref.name, i)
+                last[ref.name] = i
+    nbytes = {buffer.name: _static(buffer.nbytes) for buffer in procedure.buffers}
+    return [Lifetime(name, nbytes[name], first[name], last[name]) for name in first]
+
+
+def _static(nbytes: int | str) -> int:
+    # wrap() refuses programs with symbols before it plans; their plans will be made of expressions.
+    assert isinstance(nbytes, int), nbytes
+    return nbytes
+
+
+def read_by_main(program: Program) -> frozenset[str]:
+    """Names of the weights that ``main`` reads."""
+    return frozenset(
+        ref.name for step in program.main.steps for ref in refs(step) if ref.space == "weight"
+    )
+
+
+def plan(program: Program) -> MemoryPlan:
+    """Plans the memory of a program whose sizes are all integers."""
+    kept = read_by_main(program)
+
+    def weights(members: Iterable[Weight]) -> Plan:
+        return pack((weight.name, weight_nbytes(weight)) for weight in members)
+
+    return MemoryPlan(
+        weights=weights(weight for weight in program.weights if weight.name in kept),
+        staging=weights(weight for weight in program.weights if weight.name not in kept),
+        constants=pack((buffer.name, _static(buffer.nbytes)) for buffer in program.constants),
+        folding_arena=share(lifetimes(program.folding)),
+        main_arena=share(lifetimes(program.main)),
+    )
