@@ -1,0 +1,74 @@
+// C++ over the C ABI of runtime/aoti.h: what the header of every generated model shares. Nothing
+// here needs more of the library than its C functions.
+
+#ifndef AOTI_RUNTIME_CPP_H_
+#define AOTI_RUNTIME_CPP_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "dlpack/dlpack.h"
+#include "runtime/aoti.h"
+#include "runtime/status.h"
+
+namespace aoti {
+
+struct DestroyModel {
+  void operator()(AotiModel* model) const { aoti_model_destroy(model); }
+};
+struct DestroySession {
+  void operator()(AotiSession* session) const { aoti_session_destroy(session); }
+};
+using ModelHandle = std::unique_ptr<AotiModel, DestroyModel>;
+using SessionHandle = std::unique_ptr<AotiSession, DestroySession>;
+
+// What a function of the C ABI returned and said.
+inline Status ToStatus(int32_t code, const AotiStatus& status) {
+  return code == AOTI_OK ? Status() : Status(static_cast<Code>(code), status.message);
+}
+
+inline Status Load(const AotiDescription* description, const AotiModelOptions& options,
+                   ModelHandle* model) {
+  AotiStatus status;
+  AotiModel* loaded = nullptr;
+  const int32_t code = aoti_model_load(description, &options, &loaded, &status);
+  model->reset(loaded);
+  return ToStatus(code, status);
+}
+
+// `options` may be null.
+inline Status CreateSession(const ModelHandle& model, const AotiSessionOptions* options,
+                            SessionHandle* session) {
+  AotiStatus status;
+  AotiSession* created = nullptr;
+  const int32_t code = aoti_session_create(model.get(), options, &created, &status);
+  session->reset(created);
+  return ToStatus(code, status);
+}
+
+template <uint64_t kInputs, uint64_t kOutputs>
+Status Run(const SessionHandle& session, const DLTensor* const (&inputs)[kInputs],
+           const DLTensor* const (&outputs)[kOutputs], void* stream) {
+  AotiStatus status;
+  return ToStatus(
+      aoti_session_run(session.get(), inputs, kInputs, outputs, kOutputs, stream, &status), status);
+}
+
+// A view of `Tensor::kBytes` bytes of memory of CUDA device `ordinal`. `Tensor` is one of a model's
+// tensor types, which hold its dtype, shape and strides.
+template <typename Tensor>
+DLTensor View(void* data, int32_t ordinal) {
+  DLTensor view = {};
+  view.data = data;
+  view.device = DLDevice{kDLCUDA, ordinal};
+  view.ndim = static_cast<int32_t>(Tensor::kShape.size());
+  view.dtype = Tensor::kDtype;
+  // DLPack's fields are not const; nothing that takes a tensor writes them.
+  view.shape = const_cast<int64_t*>(Tensor::kShape.data());
+  view.strides = const_cast<int64_t*>(Tensor::kStrides.data());
+  return view;
+}
+
+}  // namespace aoti
+
+#endif  // AOTI_RUNTIME_CPP_H_

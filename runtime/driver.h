@@ -1,0 +1,57 @@
+// The CUDA driver, found at run time: libcuda.so.1 by dlopen, its functions by cuGetProcAddress.
+
+#ifndef AOTI_RUNTIME_DRIVER_H_
+#define AOTI_RUNTIME_DRIVER_H_
+
+#include <string>
+
+#include "runtime/cuda_driver.h"
+#include "runtime/status.h"
+
+namespace aoti {
+
+namespace cuda {
+
+#define AOTI_CUDA_DECLARE(name, version, parameters) Result(*name) parameters;
+struct Functions {
+  AOTI_CUDA_FUNCTIONS(AOTI_CUDA_DECLARE)
+  AOTI_CUDA_OPTIONAL_FUNCTIONS(AOTI_CUDA_DECLARE)
+};
+#undef AOTI_CUDA_DECLARE
+
+}  // namespace cuda
+
+class Driver : public cuda::Functions {
+ public:
+  // Loads and initializes the driver on the first call; later calls only return it. Any number of
+  // threads may call. A failure is not remembered: the next call tries again. The driver stays
+  // loaded until the process ends.
+  static Status Get(const Driver** driver);
+
+  int version() const { return version_; }  // as cuDriverGetVersion: 12080 is CUDA 12.8
+
+  // The status for `result`, which `function` returned while `doing` (as in "allocating 5 bytes").
+  Status Failure(cuda::Result result, const char* function, const std::string& doing) const;
+
+ private:
+  Status Load();
+
+  int version_ = 0;
+};
+
+// "12.8" for 12080.
+std::string DriverVersionText(int version);
+
+}  // namespace aoti
+
+// Calls `driver.function(arguments)`; on an error, returns from the enclosing function. `doing` is
+// evaluated only then.
+#define AOTI_CUDA_RETURN_IF_ERROR(driver, doing, function, ...)                   \
+  do {                                                                            \
+    const ::aoti::cuda::Result aoti_result = (driver).function(__VA_ARGS__);      \
+    if (aoti_result != ::aoti::cuda::kSuccess) {                                  \
+      return (driver).Failure(aoti_result, "cu" #function, (doing));              \
+    }                                                                             \
+  } while (false)
+
+#endif  // AOTI_RUNTIME_DRIVER_H_

@@ -1,0 +1,97 @@
+#include "runtime/kernels.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+
+namespace aoti {
+namespace {
+
+// What a kernel may use without asking: CUDA C++ programming guide, "Shared Memory".
+constexpr uint32_t kSharedMemoryByDefault = 48 * 1024;
+
+}  // namespace
+
+Status Kernel::Blocks(Grid grid, Grid* blocks) const {
+  const uint64_t x = uint64_t{grid.x} * cluster;
+  if (x > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
+    return Status(Code::kInternal, std::string("kernel ") + name + ": a grid of " +
+                                       std::to_string(x) + " blocks is too large");
+  }
+  *blocks = {static_cast<uint32_t>(x), grid.y, grid.z};
+  return Status();
+}
+
+cuda::LaunchAttributeValue Kernel::ClusterDimension() const {
+  cuda::LaunchAttributeValue value = {};
+  value.cluster = {cluster, 1, 1};
+  return value;
+}
+
+KernelSet::~KernelSet() {
+  if (modules_.empty()) return;
+  const ScopedContext scope(*context_);
+  if (!scope.ok()) return;
+  for (const cuda::Module module : modules_) context_->driver().ModuleUnload(module);
+}
+
+Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target) {
+  context_ = std::move(context);
+  // No push_back may throw between getting a handle and storing it.
+  modules_.reserve(target.kernels.size);
+  kernels_.reserve(target.kernels.size);
+  for (const KernelDescription& description : target.kernels) {
+    AOTI_RETURN_IF_ERROR(LoadOne(description, target));
+  }
+  return Status();
+}
+
+Status KernelSet::LoadOne(const KernelDescription& description, const TargetDescription& target) {
+  const Driver& driver = context_->driver();
+  const std::string doing =
+      std::string("loading kernel ") + description.name + " for " + target.name;
+  char log[1024] = "";
+  int options[] = {cuda::kJitErrorLogBuffer, cuda::kJitErrorLogBufferSize};
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log - 1)};
+  cuda::Module module = nullptr;
+  const cuda::Result result = driver.ModuleLoadDataEx(&module, description.image, 2, options, values);
+  if (result != cuda::kSuccess) {
+    // The log is empty but where the driver had PTX to compile.
+    return driver.Failure(result, "cuModuleLoadDataEx",
+                          log[0] == '\0' ? doing : doing + " (" + log + ")");
+  }
+  modules_.push_back(module);
+  cuda::Function function = nullptr;
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, ModuleGetFunction, &function, module, description.name);
+  if (driver.FuncLoad != nullptr) AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncLoad, function);
+  int max_threads = 0;
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncGetAttribute, &max_threads,
+                            cuda::kFunctionAttributeMaxThreads, function);
+  if (static_cast<uint32_t>(max_threads) < description.threads) {
+    return Status(Code::kInternal, doing + ": it needs blocks of " +
+                                       std::to_string(description.threads) +
+                                       " threads, the device allows " +
+                                       std::to_string(max_threads));
+  }
+  if (description.shared_memory > kSharedMemoryByDefault) {
+    AOTI_CUDA_RETURN_IF_ERROR(
+        driver, doing + ", which needs " + std::to_string(description.shared_memory) +
+                    " bytes of shared memory",
+        FuncSetAttribute, function, cuda::kFunctionAttributeMaxDynamicSharedMemory,
+        static_cast<int>(description.shared_memory));
+  }
+  kernels_.push_back({description.name, function, description.threads, description.shared_memory,
+                      description.cluster});
+  return Status();
+}
+
+Status KernelSet::Get(uint32_t index, const Kernel** kernel) const {
+  if (index >= kernels_.size()) {
+    return Status(Code::kInternal, "launch code names kernel " + std::to_string(index) + " of " +
+                                       std::to_string(kernels_.size()));
+  }
+  *kernel = &kernels_[index];
+  return Status();
+}
+
+}  // namespace aoti

@@ -1,0 +1,31 @@
+// Runs a procedure by issuing each step to a stream.
+
+#ifndef AOTI_RUNTIME_STREAM_LAUNCHER_H_
+#define AOTI_RUNTIME_STREAM_LAUNCHER_H_
+
+#include "runtime/context.h"
+#include "runtime/kernels.h"
+#include "runtime/launcher.h"
+
+namespace aoti {
+
+class StreamLauncher final : public Launcher {
+ public:
+  // Everything outlives the launcher. The context must be current during calls.
+  StreamLauncher(const Addresses& addresses, const Driver& driver, const KernelSet& kernels,
+                 cuda::Stream stream)
+      : Launcher(addresses), driver_(driver), kernels_(kernels), stream_(stream) {}
+
+  Status Launch(uint32_t kernel, Grid grid, void** params, Pointers pointers) override;
+  Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) override;
+  Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) override;
+
+ private:
+  const Driver& driver_;
+  const KernelSet& kernels_;
+  const cuda::Stream stream_;
+};
+
+}  // namespace aoti
+
+#endif  // AOTI_RUNTIME_STREAM_LAUNCHER_H_

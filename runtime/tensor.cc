@@ -1,0 +1,299 @@
+#include "runtime/tensor.h"
+
+#include <limits>
+
+namespace aoti {
+namespace {
+
+// DLPack's codes, by value: older headers do not name them all.
+enum DTypeCode : uint8_t {
+  kInt = 0,
+  kUInt = 1,
+  kFloat = 2,
+  kBfloat = 4,
+  kComplex = 5,
+  kBool = 6,
+  kFloat8E4m3fn = 10,
+  kFloat8E5m2 = 12,
+};
+
+enum DeviceType : int { kCuda = 2, kCudaManaged = 13 };
+
+struct DTypeName {
+  uint8_t code;
+  uint8_t bits;
+  const char* name;
+  const char* safetensors;
+};
+
+constexpr DTypeName kDTypeNames[] = {
+    {kBool, 8, "bool", "BOOL"},
+    {kUInt, 8, "uint8", "U8"},
+    {kUInt, 16, "uint16", "U16"},
+    {kUInt, 32, "uint32", "U32"},
+    {kUInt, 64, "uint64", "U64"},
+    {kInt, 8, "int8", "I8"},
+    {kInt, 16, "int16", "I16"},
+    {kInt, 32, "int32", "I32"},
+    {kInt, 64, "int64", "I64"},
+    {kFloat8E4m3fn, 8, "float8_e4m3fn", "F8_E4M3"},
+    {kFloat8E5m2, 8, "float8_e5m2", "F8_E5M2"},
+    {kFloat, 16, "float16", "F16"},
+    {kBfloat, 16, "bfloat16", "BF16"},
+    {kFloat, 32, "float32", "F32"},
+    {kFloat, 64, "float64", "F64"},
+    {kComplex, 64, "complex64", "C64"},
+};
+
+const DTypeName* Find(const DLDataType& dtype) {
+  if (dtype.lanes != 1) return nullptr;
+  for (const DTypeName& row : kDTypeNames) {
+    if (row.code == dtype.code && row.bits == dtype.bits) return &row;
+  }
+  return nullptr;
+}
+
+const char* DeviceText(int type) {
+  switch (type) {
+    case 1:
+      return "host (CPU)";
+    case kCuda:
+      return "CUDA";
+    case 3:
+      return "page-locked host";
+    case 10:
+      return "ROCm";
+    case kCudaManaged:
+      return "managed CUDA";
+    default:
+      return "another device's";
+  }
+}
+
+// Checks one tensor; its messages begin with its name.
+class TensorCheck {
+ public:
+  TensorCheck(Side side, size_t index, const TensorDescription& expected, const DLTensor& tensor)
+      : side_(side), index_(index), expected_(expected), tensor_(tensor) {}
+
+  Status Run(int device) const {
+    AOTI_RETURN_IF_ERROR(DType());
+    AOTI_RETURN_IF_ERROR(Shape());
+    AOTI_RETURN_IF_ERROR(Strides());
+    AOTI_RETURN_IF_ERROR(DeviceKind(device));
+    return Memory();
+  }
+
+ private:
+  Status Fault(const std::string& what) const {
+    return Status(Code::kInvalidArgument,
+                  std::string(side_ == Side::kInput ? "input " : "output ") +
+                      std::to_string(index_) + " (" + expected_.name + "): " + what);
+  }
+
+  Status DType() const {
+    const DLDataType& want = expected_.dtype;
+    const DLDataType& got = tensor_.dtype;
+    if (want.code == got.code && want.bits == got.bits && want.lanes == got.lanes) return Status();
+    return Fault("expected dtype " + DTypeText(want) + ", got " + DTypeText(got));
+  }
+
+  Status Shape() const {
+    const size_t ndim = expected_.shape.size;
+    if (tensor_.ndim < 0 || static_cast<size_t>(tensor_.ndim) != ndim) {
+      return Fault("expected " + std::to_string(ndim) + " dimensions " +
+                   ShapeText(expected_.shape.data, ndim) + ", got " +
+                   std::to_string(tensor_.ndim));
+    }
+    if (ndim != 0 && tensor_.shape == nullptr) return Fault("its shape is a null pointer");
+    for (size_t i = 0; i < ndim; ++i) {
+      if (tensor_.shape[i] == expected_.shape[i]) continue;
+      return Fault("dimension " + std::to_string(i) + ": expected size " +
+                   std::to_string(expected_.shape[i]) + ", got " +
+                   std::to_string(tensor_.shape[i]) + " (expected shape " +
+                   ShapeText(expected_.shape.data, ndim) + ", got " +
+                   ShapeText(tensor_.shape, ndim) + ")");
+    }
+    return Status();
+  }
+
+  Status Strides() const {
+    if (Empty()) return Status();
+    int64_t contiguous = 1;
+    for (size_t i = expected_.shape.size; i-- > 0;) {
+      const int64_t size = expected_.shape[i];
+      const int64_t got = tensor_.strides == nullptr ? contiguous : tensor_.strides[i];
+      contiguous *= size;
+      if (size == 1 || got == expected_.strides[i]) continue;  // one element is never stepped over
+      return Fault("dimension " + std::to_string(i) + ": expected stride " +
+                   std::to_string(expected_.strides[i]) + ", got " + std::to_string(got) +
+                   " (expected strides " +
+                   ShapeText(expected_.strides.data, expected_.strides.size) + ", got " +
+                   (tensor_.strides == nullptr
+                        ? "none, which means contiguous row-major"
+                        : ShapeText(tensor_.strides, expected_.strides.size)) +
+                   ")");
+    }
+    return Status();
+  }
+
+  Status DeviceKind(int device) const {
+    const int type = static_cast<int>(tensor_.device.device_type);
+    if (type != kCuda && type != kCudaManaged) {
+      return Fault("expected memory of CUDA device " + std::to_string(device) + ", got " +
+                   DeviceText(type) + " memory (DLPack device type " + std::to_string(type) + ")");
+    }
+    // Managed memory is reachable from every device.
+    if (type == kCuda && tensor_.device.device_id != device) {
+      return Fault("expected memory of CUDA device " + std::to_string(device) +
+                   ", got that of device " + std::to_string(tensor_.device.device_id));
+    }
+    return Status();
+  }
+
+  Status Memory() const {
+    if (Empty()) return Status();
+    if (tensor_.data == nullptr) return Fault("its data is a null pointer");
+    const uint64_t misaligned =
+        (reinterpret_cast<uint64_t>(tensor_.data) + tensor_.byte_offset) % kTensorAlignment;
+    if (misaligned == 0) return Status();
+    return Fault("expected memory that begins at a multiple of " +
+                 std::to_string(kTensorAlignment) + " bytes, got " + std::to_string(misaligned) +
+                 " bytes past one (byte_offset is " + std::to_string(tensor_.byte_offset) + ")");
+  }
+
+  bool Empty() const {
+    for (const int64_t size : expected_.shape) {
+      if (size == 0) return true;
+    }
+    return false;
+  }
+
+  const Side side_;
+  const size_t index_;
+  const TensorDescription& expected_;
+  const DLTensor& tensor_;
+};
+
+std::string NameList(const Table<TensorDescription>& descriptions) {
+  std::string text;
+  for (const TensorDescription& description : descriptions) {
+    text += text.empty() ? " (" : ", ";
+    text += description.name;
+  }
+  return text.empty() ? text : text + ")";
+}
+
+}  // namespace
+
+std::string DTypeText(const DLDataType& dtype) {
+  if (const DTypeName* row = Find(dtype)) return row->name;
+  return "(code " + std::to_string(dtype.code) + ", bits " + std::to_string(dtype.bits) +
+         ", lanes " + std::to_string(dtype.lanes) + ")";
+}
+
+uint64_t ItemSize(const DLDataType& dtype) {
+  const uint64_t bits = uint64_t{dtype.bits} * dtype.lanes;
+  return bits % 8 == 0 ? bits / 8 : 0;
+}
+
+const char* SafetensorsName(const DLDataType& dtype) {
+  const DTypeName* row = Find(dtype);
+  return row == nullptr ? nullptr : row->safetensors;
+}
+
+uint64_t SafetensorsItemSize(const std::string& name) {
+  for (const DTypeName& row : kDTypeNames) {
+    if (name == row.safetensors) return row.bits / 8;
+  }
+  return 0;
+}
+
+std::string ShapeText(const int64_t* sizes, size_t count) {
+  std::string text = "[";
+  for (size_t i = 0; i < count; ++i) {
+    if (i != 0) text += ", ";
+    text += std::to_string(sizes[i]);
+  }
+  return text + "]";
+}
+
+bool ContiguousSize(const int64_t* shape, size_t ndim, uint64_t item_size, uint64_t* nbytes) {
+  uint64_t product = item_size;
+  bool empty = false;
+  bool overflow = false;
+  for (size_t i = 0; i < ndim; ++i) {
+    if (shape[i] < 0) return false;
+    const uint64_t size = static_cast<uint64_t>(shape[i]);
+    empty = empty || size == 0;
+    overflow = overflow || (size != 0 && product > std::numeric_limits<uint64_t>::max() / size);
+    if (!empty && !overflow) product *= size;
+  }
+  *nbytes = empty ? 0 : product;
+  return empty || !overflow;
+}
+
+uint64_t Extent(const TensorDescription& tensor) {
+  uint64_t last = 0;
+  for (size_t i = 0; i < tensor.shape.size; ++i) {
+    if (tensor.shape[i] == 0) return 0;
+    last += static_cast<uint64_t>(tensor.shape[i] - 1) * static_cast<uint64_t>(tensor.strides[i]);
+  }
+  return (last + 1) * ItemSize(tensor.dtype);
+}
+
+Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
+                   const DLTensor* const* tensors, size_t count, int device, Check check,
+                   DeviceAddress* addresses) {
+  const std::string sort = side == Side::kInput ? "input" : "output";
+  // Never trusted: the addresses are stored in an array of the described size.
+  if (count != descriptions.size) {
+    return Status(Code::kInvalidArgument, "expected " + std::to_string(descriptions.size) + " " +
+                                              sort + "s" + NameList(descriptions) + ", got " +
+                                              std::to_string(count));
+  }
+  if (count != 0 && tensors == nullptr) {
+    return Status(Code::kInvalidArgument, "the array of " + sort + "s is a null pointer");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const DLTensor* tensor = tensors[i];
+    if (tensor == nullptr) {
+      return Status(Code::kInvalidArgument, sort + " " + std::to_string(i) + " (" +
+                                                descriptions[i].name + "): is a null pointer");
+    }
+    if (check == Check::kFull) {
+      AOTI_RETURN_IF_ERROR(TensorCheck(side, i, descriptions[i], *tensor).Run(device));
+    }
+    addresses[i] = reinterpret_cast<DeviceAddress>(tensor->data) + tensor->byte_offset;
+  }
+  return Status();
+}
+
+Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
+                    const Table<TensorDescription>& outputs,
+                    const DeviceAddress* output_addresses) {
+  for (size_t i = 0; i < outputs.size; ++i) {
+    const DeviceAddress begin = output_addresses[i];
+    const DeviceAddress end = begin + Extent(outputs[i]);
+    if (begin == end) continue;
+    const auto overlaps = [&](const TensorDescription& other, DeviceAddress address) {
+      const uint64_t extent = Extent(other);
+      return extent != 0 && address < end && begin < address + extent;
+    };
+    const auto fault = [&](const char* sort, size_t index, const TensorDescription& other) {
+      return Status(Code::kInvalidArgument, "output " + std::to_string(i) + " (" +
+                                                outputs[i].name + "): shares memory with " + sort +
+                                                " " + std::to_string(index) + " (" + other.name +
+                                                ")");
+    };
+    for (size_t j = 0; j < inputs.size; ++j) {
+      if (overlaps(inputs[j], input_addresses[j])) return fault("input", j, inputs[j]);
+    }
+    for (size_t j = 0; j < i; ++j) {
+      if (overlaps(outputs[j], output_addresses[j])) return fault("output", j, outputs[j]);
+    }
+  }
+  return Status();
+}
+
+}  // namespace aoti

@@ -1,0 +1,60 @@
+// Element types, sizes, and the check of the caller's tensors.
+
+#ifndef AOTI_RUNTIME_TENSOR_H_
+#define AOTI_RUNTIME_TENSOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/description.h"
+#include "runtime/launcher.h"
+#include "runtime/status.h"
+
+namespace aoti {
+
+// Every tensor the caller passes begins at a multiple of it; kernels are compiled to rely on that.
+constexpr uint64_t kTensorAlignment = 16;
+
+// "float16"; "dtype (code 4, bits 12, lanes 1)" for one without a name.
+std::string DTypeText(const DLDataType& dtype);
+
+// Bytes an element, or 0 for a type that is not a whole number of bytes.
+uint64_t ItemSize(const DLDataType& dtype);
+
+// "F16", as safetensors spells the type; null for a type it has no name for.
+const char* SafetensorsName(const DLDataType& dtype);
+
+// Bytes an element of the type safetensors calls `name`, or 0 for one that is not known here.
+uint64_t SafetensorsItemSize(const std::string& name);
+
+// "[1, 3, 224, 224]"
+std::string ShapeText(const int64_t* sizes, size_t count);
+
+// shape * item size, false on overflow or a negative size.
+bool ContiguousSize(const int64_t* shape, size_t ndim, uint64_t item_size, uint64_t* nbytes);
+
+// Bytes from the first element to one past the last; 0 if there is no element. Strides are not
+// negative.
+uint64_t Extent(const TensorDescription& tensor);
+
+// The caller's tensors of one side of a call, checked against their descriptions or trusted.
+enum class Side { kInput, kOutput };
+enum class Check { kFull, kTrust };
+
+// Stores the first element's address of each tensor. In full: compares the count, and each tensor's
+// dtype, number of dimensions, shape, strides, device and alignment, in time proportional to the
+// number of dimensions. A message names the tensor and the dimension, what is expected and what came.
+Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
+                   const DLTensor* const* tensors, size_t count, int device, Check check,
+                   DeviceAddress* addresses);
+
+// Fails if an output shares memory with an input or with another output.
+Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
+                    const Table<TensorDescription>& outputs,
+                    const DeviceAddress* output_addresses);
+
+}  // namespace aoti
+
+#endif  // AOTI_RUNTIME_TENSOR_H_
