@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wrapgen.lowering.templates import cost
+
 from wrapgen.target import Device
 
 
@@ -42,6 +43,9 @@ def select(
     Raises:
       NoChoiceError: no candidate is a Triton template that fits the device.
     """
+    own = [candidate for candidate in candidates if cost.TILE in candidate.annotations]
+    if own:
+        return own  # chosen already
     ranked: list[tuple[float, tuple[Any, ...], Any]] = []
     refused: list[str] = []
     for candidate in candidates:

@@ -1,12 +1,16 @@
 """Our own Triton templates, and the lowerings that use them in place of Inductor's.
 
-``installed`` is what lowering enters around Inductor's ``GraphLowering``.
+``installed`` is what lowering enters around Inductor's ``GraphLowering``. product.py holds the
+templates, geometry.py and cost.py the choice of their configuration, operations.py the lowerings.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 from wrapgen.target import Device
 
@@ -15,7 +19,38 @@ from wrapgen.target import Device
 def installed(device: Device) -> Iterator[None]:
     """Replaces Inductor's lowerings of the operations that have a template here.
 
-    ``device`` is the declared device, from which each template's configuration is chosen. Inductor's
-    own lowerings are put back on leaving.
+    ``device`` is the declared device, from which each template's configuration is chosen. Where a
+    template does not apply, Inductor's own lowering is used. It is put back on leaving.
     """
-    yield
+    import torch
+    from torch._inductor import config
+    from torch._inductor.lowering import lowerings
+
+    from wrapgen.lowering.templates import operations
+
+    aten = torch.ops.aten
+    replaced: dict[Any, Any] = {}
+    for packet, own in (
+        (aten.convolution, operations.convolution),
+        (aten.mm, operations.matrix_product),
+        (aten.addmm, operations.matrix_product_plus),
+    ):
+        for key in (packet, packet.default):
+            replaced[key] = _first(functools.partial(own, device), lowerings[key])
+    # A sum of partial products reads up to 16 of them at a place: that is still one kernel.
+    with (
+        mock.patch.dict(lowerings, replaced),
+        config.patch(realize_acc_reads_threshold=40),
+    ):
+        yield
+
+
+def _first(
+    own: Callable[..., Any], inductors: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(inductors)
+    def lowering(*args: Any, **kwargs: Any) -> Any:
+        result = own(*args, **kwargs)
+        return inductors(*args, **kwargs) if result is None else result
+
+    return lowering

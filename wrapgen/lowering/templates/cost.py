@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Final
 
 from wrapgen.target import Device
+
+TILE: Final = "wrapgen.tile"
+"""Key in an Inductor candidate's ``annotations``: its (product, tile), where it was chosen here."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Product:
-    """The product to compute. ``itemsize`` is an operand's, in bytes; ``batch`` counts products."""
+    """The product to compute.
+
+    ``itemsize`` is an operand's, in bytes; ``batch`` counts products. ``taps`` is how many kernel
+    positions k is made of: a step of a convolution stays within one.
+    """
 
     m: int
     n: int
     k: int
     itemsize: int
     batch: int = 1
+    taps: int = 1
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -111,3 +120,42 @@ def seconds(product: Product, tile: Tile, device: Device) -> float:
             tile.split_k * 8 + product.itemsize
         ) / (2 * device.bandwidth)
     return waves * (fill + steps * step + store) + reduce
+
+
+MENU = (
+    # block_m, block_n, block_k, num_stages, num_warps
+    (128, 128, 64, 3, 8),
+    (128, 128, 64, 3, 4),
+    (64, 128, 64, 4, 4),
+    (128, 64, 64, 3, 4),
+    (64, 64, 64, 4, 4),
+    (64, 32, 64, 4, 4),
+    (64, 64, 32, 4, 4),
+    (128, 64, 32, 4, 4),
+    (32, 32, 64, 4, 4),
+    (16, 32, 64, 6, 2),
+    (16, 16, 16, 3, 2),
+)
+
+
+def best(product: Product, device: Device) -> Tile:
+    """The tile with the smallest predicted time; ties go to the one that sorts first."""
+    tiles = [
+        Tile(*blocks, split)
+        for blocks in MENU
+        for split in (1, 2, 3, 4, 6, 8, 16)
+        if not (product.taps > 1 and blocks[4] >= 8)
+    ]
+    tiles = [
+        t
+        for t in tiles
+        if fits(product, t, device)
+        and (
+            t.split_k == 1
+            or product.taps
+            * math.ceil(product.k / product.taps / t.block_k)
+            % t.split_k
+            == 0
+        )
+    ]
+    return min(tiles, key=lambda t: (seconds(product, t, device), t))
