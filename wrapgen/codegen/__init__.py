@@ -4,5 +4,6 @@ Imports neither torch nor triton.
 """
 
 from wrapgen.codegen.errors import CodegenError
+from wrapgen.codegen.model import generate, wrap, wrap_files
 
-__all__ = ["CodegenError"]
+__all__ = ["CodegenError", "generate", "wrap", "wrap_files"]

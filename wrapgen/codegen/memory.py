@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from wrapgen import expression
 from wrapgen.program import (
     Copy,
     Fill,
@@ -133,14 +134,8 @@ def lifetimes(procedure: Procedure) -> list[Lifetime]:
             if ref.space == "arena":
                 first.setdefault(ref.name, i)
                 last[ref.name] = i
-    nbytes = {buffer.name: _static(buffer.nbytes) for buffer in procedure.buffers}
+    nbytes = {buffer.name: expression.evaluate(buffer.nbytes) for buffer in procedure.buffers}
     return [Lifetime(name, nbytes[name], first[name], last[name]) for name in first]
-
-
-def _static(nbytes: int | str) -> int:
-    # wrap() refuses programs with symbols before it plans; their plans will be made of expressions.
-    assert isinstance(nbytes, int), nbytes
-    return nbytes
 
 
 def read_by_main(program: Program) -> frozenset[str]:
@@ -160,7 +155,9 @@ def plan(program: Program) -> MemoryPlan:
     return MemoryPlan(
         weights=weights(weight for weight in program.weights if weight.name in kept),
         staging=weights(weight for weight in program.weights if weight.name not in kept),
-        constants=pack((buffer.name, _static(buffer.nbytes)) for buffer in program.constants),
+        constants=pack(
+            (buffer.name, expression.evaluate(buffer.nbytes)) for buffer in program.constants
+        ),
         folding_arena=share(lifetimes(program.folding)),
         main_arena=share(lifetimes(program.main)),
     )

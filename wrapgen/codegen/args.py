@@ -1,0 +1,146 @@
+"""Kernel arguments: addresses as base plus named offset, scalars as literals."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from wrapgen import expression
+from wrapgen.codegen import dtype as cpp_dtype
+from wrapgen.codegen.errors import CodegenError
+from wrapgen.codegen.memory import MemoryPlan, lifetimes
+from wrapgen.codegen.names import Namer, pascal
+from wrapgen.dtype import INFO, DType
+from wrapgen.program import Buffer, Procedure, Program, Ref, ScalarArg
+
+WEIGHTS: Final = "weights"
+STAGING: Final = "staging"
+CONSTANTS: Final = "constants"
+ARENAS: Final = {"folding": "folding_arena", "main": "main_arena"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Offset:
+    """A named offset of model.cc: ``constexpr uint64_t name = value;  // note``."""
+
+    name: str
+    value: int
+    note: str
+
+
+class Blocks:
+    """C++ names and offsets of all memory a program addresses.
+
+    Offsets are grouped in namespaces called ``weights``, ``staging``, ``constants``,
+    ``folding_arena`` and ``main_arena``.
+    """
+
+    def __init__(self, program: Program, plan: MemoryPlan) -> None:
+        self._offsets: dict[str, dict[str, Offset]] = {
+            WEIGHTS: _named(plan.weights.offsets, {}),
+            STAGING: _named(plan.staging.offsets, {}),
+            CONSTANTS: _named(plan.constants.offsets, _layouts(program.constants)),
+            ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding)),
+            ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main)),
+        }
+        inputs, outputs = Namer(), Namer()
+        self._indices = {
+            "input": {
+                s.name: inputs.name(s.name, "kInput" + pascal(s.name)) for s in program.inputs
+            },
+            "output": {
+                s.name: outputs.name(s.name, "kOutput" + pascal(s.name)) for s in program.outputs
+            },
+        }
+        self._used: set[tuple[str, str]] = set()
+
+    def index(self, space: str, name: str) -> str:
+        """Name of the index of an input or output."""
+        return self._indices[space][name]
+
+    def offset(self, space: str, name: str) -> str:
+        """The named offset of a block in one of the namespaces."""
+        self._used.add((space, name))
+        return f"{space}::{self._offsets[space][name].name}"
+
+    def namespaces(self) -> list[tuple[str, list[Offset]]]:
+        """The offsets asked for so far, by namespace, in the order of the plan."""
+        used = [
+            (space, [offset for name, offset in offsets.items() if (space, name) in self._used])
+            for space, offsets in self._offsets.items()
+        ]
+        return [(space, offsets) for space, offsets in used if offsets]
+
+    def address(self, ref: Ref, procedure: str) -> str:
+        """The C++ expression of an address; ``at`` is the launcher's ``Addresses``."""
+        match ref.space:
+            case "input" | "output":
+                base = f"at.{ref.space}s[{self.index(ref.space, ref.name)}]"
+            case "weight":
+                space = WEIGHTS if ref.name in self._offsets[WEIGHTS] else STAGING
+                base = f"at.{space} + {self.offset(space, ref.name)}"
+            case "constant":
+                base = f"at.constants + {self.offset(CONSTANTS, ref.name)}"
+            case "arena":
+                base = f"at.arena + {self.offset(ARENAS[procedure], ref.name)}"
+        within = expression.evaluate(ref.offset)
+        return f"{base} + {within}" if within else base
+
+
+def _named(offsets: dict[str, int], notes: dict[str, str]) -> dict[str, Offset]:
+    namer = Namer()
+    return {
+        name: Offset(
+            namer.name(name, "k" + (pascal(name) or "Unnamed")), value, notes.get(name, name)
+        )
+        for name, value in offsets.items()
+    }
+
+
+def _layouts(buffers: tuple[Buffer, ...]) -> dict[str, str]:
+    return {buffer.name: layout(buffer) for buffer in buffers}
+
+
+def layout(buffer: Buffer) -> str:
+    """How a buffer is laid out, for a comment: dtype, shape and, if not row-major, strides."""
+    shape = [expression.evaluate(size) for size in buffer.shape]
+    strides = [expression.evaluate(stride) for stride in buffer.strides]
+    text = f"{buffer.dtype} {shape}"
+    return text if strides == row_major(shape) else f"{text} strides {strides}"
+
+
+def row_major(shape: list[int]) -> list[int]:
+    """Strides, in elements, of a contiguous tensor."""
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(shape[i], 1)
+    return strides
+
+
+def _uses(procedure: Procedure) -> dict[str, str]:
+    described = _layouts(procedure.buffers)
+    notes = {}
+    for lifetime in lifetimes(procedure):
+        steps = f"[{lifetime.first}]"
+        if lifetime.last != lifetime.first:
+            steps += f" to [{lifetime.last}]"
+        notes[lifetime.name] = f"{steps}: {described[lifetime.name]}"
+    return notes
+
+
+def scalar(at: str, arg: ScalarArg) -> str:
+    """A C++ literal of the argument's type; ``at`` begins the message of a ``CodegenError``."""
+    try:
+        if "float" in arg.dtype:
+            return cpp_dtype.float_literal(arg.dtype, str(arg.value))
+    except CodegenError as error:
+        raise CodegenError(f"{at}.value: {error}") from error
+    value = expression.evaluate(arg.value)
+    if arg.dtype == DType.BOOL:
+        return "true" if value else "false"
+    return "INT64_MIN" if value == expression.INT64_MIN else str(value)
+
+
+def parameter_type(kind: str, dtype: DType) -> str:
+    """C++ type of a kernel parameter."""
+    return "DeviceAddress" if kind == "pointer" else INFO[dtype].cpp

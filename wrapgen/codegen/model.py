@@ -1,0 +1,148 @@
+"""Programs and compiled kernels to the files of a model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wrapgen import program as program_module
+from wrapgen.codegen import kernels, memory, model_header, model_source
+from wrapgen.codegen.errors import CodegenError
+from wrapgen.codegen.names import check_model_name
+from wrapgen.program import Program, TensorSpec, Weight
+from wrapgen.target import Target
+
+
+def wrap_files(
+    name: str,
+    programs: Mapping[Target, Path],
+    kernel_dirs: Sequence[Path],
+    targets: Sequence[Target],
+    out: Path,
+) -> None:
+    """``wrap`` for program files; raises ``ProgramError`` for a malformed one."""
+    loaded = {target: program_module.load(path) for target, path in programs.items()}
+    wrap(name, loaded, kernel_dirs, targets, out)
+
+
+def wrap(
+    name: str,
+    programs: Mapping[Target, Program],
+    kernel_dirs: Sequence[Path],
+    targets: Sequence[Target],
+    out: Path,
+) -> None:
+    """Writes the C++ of a model: model.h, model.cc, entry.cc, kernels.S and images/.
+
+    ``programs`` maps each SASS target that something is built from to its program; ``targets`` are
+    what the model carries, SASS or PTX; ``kernel_dirs`` are outputs of the compile step, with
+    ``<target>/<kernel>.json`` and its image. An ``images`` folder already in ``out`` is replaced.
+    Everything is checked before the first file is written. Raises ``CodegenError``.
+    """
+    files = generate(name, programs, kernel_dirs, targets)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / "images").exists():
+        shutil.rmtree(out / "images")
+    (out / "images").mkdir()
+    for path, data in files.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(data)
+
+
+def generate(
+    name: str,
+    programs: Mapping[Target, Program],
+    kernel_dirs: Sequence[Path],
+    targets: Sequence[Target],
+) -> dict[str, bytes]:
+    """Makes the files that ``wrap`` writes, by their path in its output."""
+    check_model_name(name)
+    _check_targets(programs, targets)
+    lowerings = sorted({target.lowering for target in targets})
+    _check_agreement([programs[lowering] for lowering in lowerings])
+    embedding = kernels.Embedding(name)
+    models = [
+        _lowered(programs[lowering], lowering, kernel_dirs, targets, embedding)
+        for lowering in lowerings
+    ]
+    first = models[0].program
+    ordered = sorted(targets, key=lambda target: (target.kind != "sm", target.capability))
+    texts = {
+        "model.h": model_header.header(name, first, ordered),
+        "model.cc": model_source.source(name, models),
+        "entry.cc": model_header.entry(name),
+        "kernels.S": embedding.assembly(),
+    }
+    return {path: text.encode() for path, text in texts.items()} | embedding.files()
+
+
+def _check_targets(programs: Mapping[Target, Program], targets: Sequence[Target]) -> None:
+    if not targets:
+        raise CodegenError("no target: name at least one, such as sm_90")
+    if len(set(targets)) != len(targets):
+        raise CodegenError(f"a target is named twice: {', '.join(map(str, targets))}")
+    for target, program in sorted(programs.items()):
+        if program.target != str(target):
+            raise CodegenError(f"the program given for {target} was lowered for {program.target}")
+        if program.symbols:
+            names = ", ".join(symbol.name for symbol in program.symbols)
+            raise CodegenError(
+                f"the program for {target} has symbols ({names}): dynamic shapes are not "
+                "supported yet; export the model with fixed sizes"
+            )
+    for target in targets:
+        if target.lowering not in programs:
+            given = ", ".join(map(str, sorted(programs))) or "none"
+            raise CodegenError(
+                f"{target} needs the program lowered for {target.lowering}; given: {given}"
+            )
+    unused = sorted(set(programs) - {target.lowering for target in targets})
+    if unused:
+        raise CodegenError(
+            f"the program for {unused[0]} is used by none of the targets "
+            + ", ".join(map(str, targets))
+        )
+
+
+def _check_agreement(programs: Sequence[Program]) -> None:
+    """Raises ``CodegenError`` unless all programs look the same from outside."""
+    first = programs[0]
+    for other in programs[1:]:
+        groups: list[tuple[str, Sequence[TensorSpec | Weight], Sequence[TensorSpec | Weight]]] = [
+            ("inputs", first.inputs, other.inputs),
+            ("outputs", first.outputs, other.outputs),
+            ("weights", _sorted(first.weights), _sorted(other.weights)),
+        ]
+        for group, ours, theirs in groups:
+            for i in range(max(len(ours), len(theirs))):
+                a = str(ours[i]) if i < len(ours) else "nothing"
+                b = str(theirs[i]) if i < len(theirs) else "nothing"
+                if a != b:
+                    raise CodegenError(
+                        f"the programs differ in {group}[{i}]: {first.target} has {a}, "
+                        f"{other.target} has {b}; lower both from the same graph"
+                    )
+
+
+def _sorted(weights: Sequence[Weight]) -> list[Weight]:
+    return sorted(weights, key=lambda weight: weight.name)
+
+
+def _lowered(
+    program: Program,
+    lowering: Target,
+    kernel_dirs: Sequence[Path],
+    targets: Sequence[Target],
+    embedding: kernels.Embedding,
+) -> model_source.Lowered:
+    builds = []
+    for target in sorted(targets, key=lambda target: (target.kind != "sm", target.capability)):
+        if target.lowering == lowering:
+            images = [
+                kernels.load(kernel, target, kernel_dirs)
+                for kernel in model_source.launched(program)
+            ]
+            entries = [model_source.EmbeddedImage(im, embedding.add(im)) for im in images]
+            builds.append(model_source.Build(target, tuple(entries)))
+    return model_source.Lowered(program, memory.plan(program), tuple(builds))

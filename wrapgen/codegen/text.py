@@ -1,0 +1,122 @@
+"""Laying out C++ as clang-format does: Google style, 100 columns."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Final
+
+COLUMNS: Final = 100
+
+
+def fits(*lines: str) -> bool:
+    """Whether each line is within the column limit."""
+    return all(len(line) <= COLUMNS for line in lines)
+
+
+def fill(indent: int, items: Sequence[str], closing: str) -> list[str]:
+    """Puts comma-separated items in lines, as many in each as fit; ``closing`` ends the last."""
+    pieces = [item + "," for item in items[:-1]] + [items[-1] + closing] if items else [closing]
+    lines = [" " * indent + pieces[0]]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} {piece}"
+        if fits(longer):
+            lines[-1] = longer
+        else:
+            lines.append(" " * indent + piece)
+    return lines
+
+
+def call(indent: int, head: str, args: Sequence[str], closing: str) -> list[str]:
+    """Lays out ``head(args`` and ``closing``, which begins with the parenthesis; ``head`` may be
+    the declaration of a function."""
+    pad = " " * indent
+    one = f"{pad}{head}({', '.join(args)}{closing}"
+    if fits(one):
+        return [one]
+    column = indent + len(head) + 1
+    lines = fill(column, args, closing)
+    if fits(*lines):
+        lines[0] = f"{pad}{head}({lines[0].lstrip()}"
+        return lines
+    return [f"{pad}{head}(", *fill(indent + 4, args, closing)]
+
+
+def nested_call(indent: int, outer: str, head: str, args: Sequence[str]) -> list[str]:
+    """Lays out the statement ``outer(head(args));``."""
+    pad = " " * indent
+    inner = f"{head}({', '.join(args)}));"
+    if fits(f"{pad}{outer}({inner}"):
+        return [f"{pad}{outer}({inner}"]
+    if fits(f"{pad}    {inner}"):
+        return [f"{pad}{outer}(", f"{pad}    {inner}"]
+    if fits(f"{pad}{outer}({head}("):
+        return [f"{pad}{outer}({head}(", *fill(indent + 4, args, "));")]
+    return [f"{pad}{outer}(", f"{pad}    {head}(", *fill(indent + 8, args, "));")]
+
+
+def braced(indent: int, items: Sequence[str]) -> list[str]:
+    """Lays out ``{items},`` as an element of a table."""
+    pad = " " * indent
+    one = f"{pad}{{{', '.join(items)}}},"
+    if fits(one):
+        return [one]
+    lines = [f"{pad} {item}," for item in items]
+    lines[0] = f"{pad}{{{items[0]},"
+    lines[-1] = f"{pad} {items[-1]}}},"
+    return lines
+
+
+def array(indent: int, declaration: str, items: Sequence[str]) -> list[str]:
+    """Lays out ``declaration = {items};``, in one line or with one item a line."""
+    pad = " " * indent
+    one = f"{pad}{declaration} = {{{', '.join(items)}}};"
+    if fits(one):
+        return [one]
+    return [f"{pad}{declaration} = {{", *(f"{pad}    {item}," for item in items), f"{pad}}};"]
+
+
+def comment(indent: int, text: str, lead: str = "") -> list[str]:
+    """Makes a ``//`` comment of one paragraph that begins with ``lead``; further lines are as much
+    deeper."""
+    margin = " " * indent + "// "
+    return textwrap.wrap(
+        one_line(text),
+        COLUMNS,
+        initial_indent=margin + lead,
+        subsequent_indent=margin + " " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [(margin + lead).rstrip()]
+
+
+def with_comments(indent: int, rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Puts each row's comment behind its code, aligned; above it where the lines get too long."""
+    pad = " " * indent
+    width = max((len(code) for code, _ in rows), default=0)
+    lines = [f"{pad}{code:{width}}  // {one_line(note)}" for code, note in rows]
+    if fits(*lines):
+        return lines
+    return [line for code, note in rows for line in (*comment(indent, note), pad + code)]
+
+
+def one_line(text: str) -> str:
+    """Makes any text safe inside a ``//`` comment: one line that does not end in a backslash."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = re.sub(r" +", " ", text).strip()
+    return text + "." if text.endswith(("\\", "??/")) else text
+
+
+def string(text: str) -> str:
+    """A C++ string literal of the text's UTF-8 bytes."""
+    result = ""
+    for byte in text.encode():
+        character = chr(byte)
+        if character in '"\\?':
+            result += "\\" + character
+        elif 32 <= byte < 127:
+            result += character
+        else:
+            result += f"\\{byte:03o}"
+    return f'"{result}"'
