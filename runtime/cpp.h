@@ -46,12 +46,12 @@ inline Status CreateSession(const ModelHandle& model, const AotiSessionOptions* 
   return ToStatus(code, status);
 }
 
-template <uint64_t kInputs, uint64_t kOutputs>
-Status Run(const SessionHandle& session, const DLTensor* const (&inputs)[kInputs],
-           const DLTensor* const (&outputs)[kOutputs], void* stream) {
+inline Status Run(const SessionHandle& session, const DLTensor* const* inputs, uint64_t num_inputs,
+                  const DLTensor* const* outputs, uint64_t num_outputs, void* stream) {
   AotiStatus status;
-  return ToStatus(
-      aoti_session_run(session.get(), inputs, kInputs, outputs, kOutputs, stream, &status), status);
+  const int32_t code = aoti_session_run(session.get(), inputs, num_inputs, outputs, num_outputs,
+                                        stream, &status);
+  return ToStatus(code, status);
 }
 
 // A view of `Tensor::kBytes` bytes of memory of CUDA device `ordinal`. `Tensor` is one of a model's

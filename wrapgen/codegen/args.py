@@ -43,20 +43,17 @@ class Blocks:
             ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding)),
             ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main)),
         }
-        inputs, outputs = Namer(), Namer()
+        namer = Namer()
         self._indices = {
-            "input": {
-                s.name: inputs.name(s.name, "kInput" + pascal(s.name)) for s in program.inputs
-            },
-            "output": {
-                s.name: outputs.name(s.name, "kOutput" + pascal(s.name)) for s in program.outputs
-            },
+            (space, spec.name): namer.name(space + spec.name, "k" + pascal(f"{space}.{spec.name}"))
+            for space, specs in (("input", program.inputs), ("output", program.outputs))
+            for spec in specs
         }
         self._used: set[tuple[str, str]] = set()
 
     def index(self, space: str, name: str) -> str:
         """Name of the index of an input or output."""
-        return self._indices[space][name]
+        return self._indices[space, name]
 
     def offset(self, space: str, name: str) -> str:
         """The named offset of a block in one of the namespaces."""
@@ -89,12 +86,11 @@ class Blocks:
 
 def _named(offsets: dict[str, int], notes: dict[str, str]) -> dict[str, Offset]:
     namer = Namer()
-    return {
-        name: Offset(
-            namer.name(name, "k" + (pascal(name) or "Unnamed")), value, notes.get(name, name)
-        )
-        for name, value in offsets.items()
-    }
+    named = {}
+    for name, value in offsets.items():
+        constant = namer.name(name, "k" + (pascal(name) or "Unnamed"))
+        named[name] = Offset(constant, value, notes.get(name, name))
+    return named
 
 
 def _layouts(buffers: tuple[Buffer, ...]) -> dict[str, str]:

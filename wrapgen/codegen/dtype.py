@@ -38,7 +38,8 @@ def float_literal(dtype: DType, text: str) -> str:
     """A C++ literal for ``float.hex`` text, rounded to ``dtype`` (to nearest, ties to even).
 
     float16 and bfloat16 values are their bits, as ``DTypeInfo.cpp`` says. Raises ``CodegenError``
-    for a finite value beyond the dtype's range and for 8-bit floats, which no kernel takes by value.
+    for a finite value beyond the dtype's range and for 8-bit floats, which no kernel takes by
+    value.
     """
     value = float.fromhex(text)
     if dtype == DType.FLOAT64:

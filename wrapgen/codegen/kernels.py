@@ -154,8 +154,8 @@ def check(kernel: Kernel, target: Target, metadata: Metadata, *, where: str) -> 
         offset = -(-end // size) * size
         if (param.offset, param.size) != (offset, size):
             raise CodegenError(
-                f"{where}: kernel {kernel.name}, {label}: expected {size} bytes at offset {offset}, "
-                f"the compiled kernel has {param.size} bytes at offset {param.offset}"
+                f"{where}: kernel {kernel.name}, {label}: expected {size} bytes at offset "
+                f"{offset}, the compiled kernel has {param.size} bytes at offset {param.offset}"
             )
         end = offset + size
     for name, size in (

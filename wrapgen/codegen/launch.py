@@ -113,8 +113,8 @@ def _step(procedure: str, i: int, step: Step, blocks: args.Blocks, kernels: Kern
 def _provenance(i: int, sources: Sequence[SourceNode]) -> list[str]:
     """Comments that lead from a step to the lines of PyTorch it computes.
 
-    One line of PyTorch a paragraph, then the operations it called, each with the module it is in or,
-    outside any, the name of its node in the exported graph.
+    One line of PyTorch a paragraph, then the operations it called, each with the module it is in
+    or, outside any, the name of its node in the exported graph.
     """
     by_line: dict[tuple[str, str], list[str]] = {}
     for source in sources:

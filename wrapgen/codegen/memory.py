@@ -20,7 +20,6 @@ from wrapgen.program import (
     Program,
     Ref,
     Step,
-    Weight,
     weight_nbytes,
 )
 
@@ -149,15 +148,14 @@ def plan(program: Program) -> MemoryPlan:
     """Plans the memory of a program whose sizes are all integers."""
     kept = read_by_main(program)
 
-    def weights(members: Iterable[Weight]) -> Plan:
+    def weights(kept_ones: bool) -> Plan:
+        members = [w for w in program.weights if (w.name in kept) == kept_ones]
         return pack((weight.name, weight_nbytes(weight)) for weight in members)
 
     return MemoryPlan(
-        weights=weights(weight for weight in program.weights if weight.name in kept),
-        staging=weights(weight for weight in program.weights if weight.name not in kept),
-        constants=pack(
-            (buffer.name, expression.evaluate(buffer.nbytes)) for buffer in program.constants
-        ),
+        weights=weights(True),
+        staging=weights(False),
+        constants=pack((b.name, expression.evaluate(b.nbytes)) for b in program.constants),
         folding_arena=share(lifetimes(program.folding)),
         main_arena=share(lifetimes(program.main)),
     )

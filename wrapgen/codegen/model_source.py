@@ -11,7 +11,7 @@ from wrapgen.codegen import grid, launch, text
 from wrapgen.codegen.args import STAGING, WEIGHTS, Blocks
 from wrapgen.codegen.kernels import Image
 from wrapgen.codegen.memory import MemoryPlan
-from wrapgen.dtype import DType
+from wrapgen.dtype import INFO, DType
 from wrapgen.program import Kernel, Launch, Program, TensorSpec, weight_nbytes, weights_digest
 from wrapgen.target import Target
 
@@ -134,11 +134,12 @@ def _symbols(builds: Sequence[Build]) -> list[str]:
 
 def _dtypes(models: Sequence[Lowered]) -> list[str]:
     program = models[0].program
-    used = {entry.dtype for entry in (*program.inputs, *program.outputs, *program.weights)}
+    used = {spec.dtype for spec in (*program.inputs, *program.outputs)}
+    used |= {weight.dtype for weight in program.weights}
     rows = [
         (
             f"constexpr DLDataType {cpp_dtype.constant(dtype)} = {cpp_dtype.dldatatype(dtype)};",
-            f"{cpp_dtype.INFO[dtype].dlpack_code}",
+            INFO[dtype].dlpack_code,
         )
         for dtype in DType
         if dtype in used
