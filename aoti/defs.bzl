@@ -1,0 +1,88 @@
+"""Rules that build PyTorch models into C++ libraries for the GPUs you declare.
+
+No GPU or driver is needed, or looked at, at build time. A model exported elsewhere, for two
+generations of GPUs:
+
+```starlark
+load("@rules_aoti//aoti:defs.bzl", "aoti_library")
+
+aoti_library(
+    name = "ranker",
+    model = "ranker.pt2",
+    targets = ["sm_80", "sm_90"],
+)
+
+cc_binary(
+    name = "server",
+    srcs = ["server.cc"],     # #include "PACKAGE/ranker/model.h"
+    deps = [":ranker"],
+)
+```
+
+A model exported by the build, with PTX for GPUs that are still to come:
+
+```starlark
+load("@rules_aoti//aoti:defs.bzl", "aoti_export", "aoti_library")
+
+aoti_export(
+    name = "resnet_pt2",
+    src = "resnet.py",
+    entry_point = "export",
+    args = {"batch": "1"},
+)
+
+aoti_library(
+    name = "resnet",
+    model = ":resnet_pt2",
+    targets = ["sm_90", "compute_90"],
+)
+```
+"""
+
+load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
+load("//aoti/private/rules:library.bzl", "aoti_library_rule")
+load("//aoti/private/rules:package.bzl", "aoti_package")
+load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
+
+aoti_export = _aoti_export
+
+def aoti_library(name, model, targets, weights = "external", **kwargs):
+    """A model as a C++ library, a shared library and an archive to deploy.
+
+    Declares:
+
+    * `:name`, to be used as a `cc_library`: the generated class, in `PACKAGE/name/model.h`, and the C
+      ABI of `runtime/aoti.h`. The weights are among its runfiles. Output groups: `program`
+      (programs), `kernels` (compiled kernels), `sources` (generated C++ and kernels' sources),
+      `weights`.
+    * `:name.so`: the same as `libname.so`, which exports the C ABI and needs libc, libm and
+      libstdc++ only.
+    * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
+      bytes depend on its content alone.
+
+    Args:
+      name: a name that is a C identifier; the generated code bears it.
+      model: a `.pt2` file of `torch.export.save`, or a label that gives one.
+      targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
+        PTX, which the driver of a newer GPU compiles when the model is loaded.
+      weights: `external`: the library is told at run time where the file with the weights is.
+      **kwargs: attributes that all rules have, for all three targets.
+    """
+    aoti_library_rule(
+        name = name,
+        model = model,
+        targets = targets,
+        weights = weights,
+        **kwargs
+    )
+    aoti_shared_library(
+        name = name + ".so",
+        library = ":" + name,
+        **kwargs
+    )
+    aoti_package(
+        name = name + ".package",
+        library = ":" + name,
+        shared_library = ":" + name + ".so",
+        **kwargs
+    )

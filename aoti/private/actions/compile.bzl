@@ -1,0 +1,34 @@
+"""Compiles the kernels of one shard. An edit to a kernel re-runs this for its shard alone."""
+
+load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
+
+def compile(actions, *, toolchain, label, shard, targets, out):
+    """Declares the action `AotiCompile`.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      label: the target's label, for the progress message.
+      shard: `File`, a directory of kernels as TTIR.
+      targets: what to compile them for; all of the compute capability they were lowered for.
+      out: `File`, the directory to write.
+    """
+    arguments = worker_args(actions)
+    arguments.add(shard.path)
+    arguments.add_all(targets, before_each = "--target")
+    arguments.add("--ptxas", toolchain.ptxas)
+    arguments.add("-o", out.path)
+    actions.run(
+        executable = toolchain.compile,
+        arguments = ["compile", arguments],
+        inputs = [shard, toolchain.ptxas],
+        outputs = [out],
+        env = ENVIRONMENT,
+        execution_requirements = WORKER_REQUIREMENTS,
+        mnemonic = "AotiCompile",
+        progress_message = "Compiling kernels of %s for %s, shard %s" % (
+            label,
+            ", ".join(targets),
+            shard.basename,
+        ),
+    )

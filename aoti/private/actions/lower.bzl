@@ -1,0 +1,44 @@
+"""Lowers a graph to Triton kernels: PyTorch's last appearance."""
+
+load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
+
+def lower(actions, *, toolchain, label, graph, target, directory):
+    """Declares the action `AotiLower`, which weights' values have no part in.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      label: the target's label, for the progress message.
+      graph: `File`, the graph.
+      target: the machine-code target to lower for, such as `sm_90`.
+      directory: where to declare the outputs, relative to the package.
+
+    Returns:
+      A struct of `program` (`File`), `shards` (list of `File`) and `sources` (`File`).
+    """
+    program = actions.declare_file(directory + "/program.json")
+    sources = actions.declare_directory(directory + "/sources")
+    shards = [
+        actions.declare_directory("%s/shards/%s%d" % (directory, "0" if i < 10 else "", i))
+        for i in range(toolchain.shards)
+    ]
+    arguments = worker_args(actions)
+    arguments.add(graph)
+    arguments.add("--target", target)
+    arguments.add("--shards", toolchain.shards)
+    arguments.add("-o", program.dirname)
+    actions.run(
+        executable = toolchain.lower,
+        arguments = ["lower", arguments],
+        inputs = [graph],
+        outputs = [program, sources] + shards,
+        env = ENVIRONMENT,
+        execution_requirements = WORKER_REQUIREMENTS,
+        mnemonic = "AotiLower",
+        progress_message = "Lowering %s for %s" % (label, target),
+        resource_set = _resources,
+    )
+    return struct(program = program, shards = shards, sources = sources)
+
+def _resources(_os, _inputs):
+    return {"cpu": 1, "memory": 3000}

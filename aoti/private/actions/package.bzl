@@ -1,0 +1,40 @@
+"""Packs what is deployed into one archive."""
+
+load(":common.bzl", "ENVIRONMENT")
+
+def package(actions, *, toolchain, label, name, library, weights, header, runtime_headers, programs, targets, out):
+    """Declares the action `AotiPackage`.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      label: the target's label, for the progress message.
+      name: what the generated code calls the model.
+      library: `File`, the shared library.
+      weights: `File`, the weights.
+      header: `File`, the generated header.
+      runtime_headers: list of `File`, what the generated header includes.
+      programs: list of `AotiProgramInfo`.
+      targets: what the library carries code for.
+      out: `File`, the archive.
+    """
+    arguments = actions.args()
+    arguments.add("package")
+    arguments.add("--name", name)
+    arguments.add("--library", library)
+    arguments.add("--weights", weights)
+    arguments.add("--header", header)
+    arguments.add_all(runtime_headers, before_each = "--runtime-header")
+    arguments.add_all(targets, before_each = "--target")
+    for program in programs:
+        arguments.add("--program", program.program, format = program.target + "=%s")
+    arguments.add("-o", out)
+    actions.run(
+        executable = toolchain.package,
+        arguments = [arguments],
+        inputs = [library, weights, header] + runtime_headers + [p.program for p in programs],
+        outputs = [out],
+        env = ENVIRONMENT,
+        mnemonic = "AotiPackage",
+        progress_message = "Packing %s" % label,
+    )

@@ -1,0 +1,29 @@
+"""Parts a model's graph from its weights. The only action that opens a `.pt2`."""
+
+load(":common.bzl", "ENVIRONMENT")
+
+def split(actions, *, toolchain, label, model, graph, weights):
+    """Declares the action `AotiSplit`.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      label: the target's label, for the progress message.
+      model: `File`, the `.pt2`.
+      graph: `File` to write: the graph, with no value of a weight in it.
+      weights: `File` to write: the weights, as safetensors.
+    """
+    arguments = actions.args()
+    arguments.add("split")
+    arguments.add(model)
+    arguments.add("--graph", graph)
+    arguments.add("--weights", weights)
+    actions.run(
+        executable = toolchain.split,
+        arguments = [arguments],
+        inputs = [model],
+        outputs = [graph, weights],
+        env = ENVIRONMENT,
+        mnemonic = "AotiSplit",
+        progress_message = "Splitting %s into graph and weights" % label,
+    )

@@ -1,0 +1,48 @@
+"""Generates the model's C++ from its programs and compiled kernels."""
+
+load(":common.bzl", "ENVIRONMENT")
+
+def wrap(actions, *, toolchain, label, name, targets, programs, directory):
+    """Declares the action `AotiWrap`, which needs neither PyTorch nor Triton.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      label: the target's label, for the progress message.
+      name: what the code calls the model.
+      targets: what the library carries code for.
+      programs: list of `AotiProgramInfo`.
+      directory: where to declare the outputs, relative to the package.
+
+    Returns:
+      A struct of `File`s: `header`, `model` (the model's C++), `entry` (C++ for a shared library
+      alone), `kernels` (assembly that embeds the images), `images` (a directory).
+    """
+    outputs = struct(
+        header = actions.declare_file(directory + "/model.h"),
+        model = actions.declare_file(directory + "/model.cc"),
+        entry = actions.declare_file(directory + "/entry.cc"),
+        kernels = actions.declare_file(directory + "/kernels.S"),
+        images = actions.declare_directory(directory + "/images"),
+    )
+    arguments = actions.args()
+    arguments.add("wrap")
+    arguments.add("--name", name)
+    arguments.add_all(targets, before_each = "--target")
+    inputs = []
+    for program in programs:
+        arguments.add("--program", program.program, format = program.target + "=%s")
+        arguments.add_all(program.kernels, before_each = "--kernels", expand_directories = False)
+        inputs.append(program.program)
+        inputs.extend(program.kernels)
+    arguments.add("-o", outputs.header.dirname)
+    actions.run(
+        executable = toolchain.wrap,
+        arguments = [arguments],
+        inputs = inputs,
+        outputs = [outputs.header, outputs.model, outputs.entry, outputs.kernels, outputs.images],
+        env = ENVIRONMENT,
+        mnemonic = "AotiWrap",
+        progress_message = "Generating C++ of %s" % label,
+    )
+    return outputs

@@ -1,0 +1,197 @@
+"""The rule behind the macro `aoti_library`."""
+
+load("@bazel_skylib//lib:paths.bzl", "paths")
+load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolchain")
+load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
+load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
+load("//aoti:providers.bzl", "AotiModelInfo", "AotiProgramInfo")
+load("//aoti/private:targets.bzl", "check_targets", "group_by_lowering")
+load("//aoti/private/actions:cc.bzl", "cc_archive", "cc_compile", "cc_features")
+load("//aoti/private/actions:compile.bzl", "compile")
+load("//aoti/private/actions:lower.bzl", "lower")
+load("//aoti/private/actions:split.bzl", "split")
+load("//aoti/private/actions:wrap.bzl", "wrap")
+
+AotiObjectsInfo = provider(
+    doc = "Of `aoti_library` to `aoti_shared_library`: what a shared library links.",
+    fields = {
+        "compilation_outputs": "The model's objects.",
+        "entry": "`File`: C++ that a shared library has and a static one has not.",
+    },
+)
+
+def _check(ctx, toolchain):
+    name = ctx.label.name
+    if not (name.replace("_", "a").isalnum() and not name[0].isdigit()):
+        fail("%s: the name must be a C identifier, as the generated code bears it" % ctx.label)
+    message = check_targets(ctx.attr.targets, toolchain.capabilities)
+    if message:
+        fail("%s: %s" % (ctx.label, message))
+    if ctx.attr.weights == "embedded":
+        fail("%s: weights = \"embedded\" is not there yet; use \"external\"" % ctx.label)
+
+def _program(ctx, toolchain, graph, target, targets):
+    """Lowers and compiles for one compute capability."""
+    directory = "%s.programs/%s" % (ctx.label.name, target)
+    lowered = lower(
+        ctx.actions,
+        toolchain = toolchain,
+        label = ctx.label,
+        graph = graph,
+        target = target,
+        directory = directory,
+    )
+    kernels = []
+    for shard in lowered.shards:
+        out = ctx.actions.declare_directory("%s/kernels/%s" % (directory, shard.basename))
+        compile(
+            ctx.actions,
+            toolchain = toolchain,
+            label = ctx.label,
+            shard = shard,
+            targets = targets,
+            out = out,
+        )
+        kernels.append(out)
+    return AotiProgramInfo(
+        target = target,
+        program = lowered.program,
+        shards = lowered.shards,
+        sources = lowered.sources,
+        kernels = kernels,
+    )
+
+def _aoti_library_impl(ctx):
+    toolchain = ctx.toolchains["//aoti:toolchain_type"].aoti
+    _check(ctx, toolchain)
+    name = ctx.label.name
+    actions = ctx.actions
+
+    graph = actions.declare_file(name + ".graph.json")
+    weights = actions.declare_file(name + ".safetensors")
+    split(
+        actions,
+        toolchain = toolchain,
+        label = ctx.label,
+        model = ctx.file.model,
+        graph = graph,
+        weights = weights,
+    )
+    programs = [
+        _program(ctx, toolchain, graph, target, targets)
+        for target, targets in group_by_lowering(ctx.attr.targets).items()
+    ]
+    targets = sorted(ctx.attr.targets)
+    generated = wrap(
+        actions,
+        toolchain = toolchain,
+        label = ctx.label,
+        name = name,
+        targets = targets,
+        programs = programs,
+        directory = name,
+    )
+
+    cc_toolchain = find_cc_toolchain(ctx)
+    features = cc_features(ctx, cc_toolchain)
+    runtime = ctx.attr._runtime[CcInfo]
+    compilation_context, model_objects = cc_compile(
+        actions,
+        cc_toolchain = cc_toolchain,
+        features = features,
+        name = name,
+        march = toolchain.march,
+        srcs = [generated.model],
+        hdrs = [generated.header],
+        deps = [runtime],
+    )
+    _, kernel_objects = cc_compile(
+        actions,
+        cc_toolchain = cc_toolchain,
+        features = features,
+        name = name + ".kernels",
+        march = toolchain.march,
+        srcs = [generated.kernels],
+        hdrs = [],
+        deps = [],
+        includes = [paths.dirname(generated.kernels.path)],
+        inputs = [generated.images],
+    )
+    objects = [model_objects, kernel_objects]
+    linking_context, archive = cc_archive(
+        actions,
+        label = ctx.label,
+        cc_toolchain = cc_toolchain,
+        features = features,
+        name = name,
+        compilation_outputs = objects,
+        deps = [runtime],
+    )
+    program_files = [program.program for program in programs]
+    kernel_files = [directory for program in programs for directory in program.kernels]
+    sources = [generated.header, generated.model, generated.entry, generated.kernels] + [
+        program.sources
+        for program in programs
+    ]
+    return [
+        DefaultInfo(
+            files = depset([archive, generated.header, weights]),
+            runfiles = ctx.runfiles([weights]),
+        ),
+        CcInfo(
+            compilation_context = cc_common.merge_compilation_contexts(
+                compilation_contexts = [compilation_context, runtime.compilation_context],
+            ),
+            linking_context = linking_context,
+        ),
+        AotiModelInfo(
+            name = name,
+            targets = targets,
+            graph = graph,
+            weights = weights,
+            weights_kind = ctx.attr.weights,
+            programs = programs,
+            header = generated.header,
+            sources = [generated.model, generated.entry, generated.kernels],
+            images = generated.images,
+        ),
+        AotiObjectsInfo(
+            compilation_outputs = objects,
+            entry = generated.entry,
+        ),
+        OutputGroupInfo(
+            kernels = depset(kernel_files),
+            program = depset(program_files),
+            sources = depset(sources),
+            weights = depset([weights]),
+        ),
+    ]
+
+aoti_library_rule = rule(
+    implementation = _aoti_library_impl,
+    doc = "See the macro `aoti_library` in //aoti:defs.bzl.",
+    attrs = {
+        "model": attr.label(
+            doc = "The `.pt2` file.",
+            allow_single_file = [".pt2"],
+            mandatory = True,
+        ),
+        "targets": attr.string_list(
+            doc = "What to build for, such as `sm_90` or `compute_90`.",
+            mandatory = True,
+        ),
+        "weights": attr.string(
+            doc = "Where the library finds the weights: `external`, in a file named at run time.",
+            default = "external",
+            values = ["embedded", "external"],
+        ),
+        "_runtime": attr.label(
+            doc = "The C++ runtime.",
+            default = Label("//runtime"),
+            providers = [CcInfo],
+        ),
+    },
+    fragments = ["cpp"],
+    provides = [CcInfo, AotiModelInfo],
+    toolchains = ["//aoti:toolchain_type"] + use_cc_toolchain(),
+)

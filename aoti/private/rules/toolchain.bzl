@@ -1,0 +1,63 @@
+"""The rule `aoti_toolchain`."""
+
+load("//aoti:providers.bzl", "AotiToolchainInfo")
+
+def _aoti_toolchain_impl(ctx):
+    def tool(name):
+        return getattr(ctx.attr, name)[DefaultInfo].files_to_run
+
+    return [platform_common.ToolchainInfo(
+        aoti = AotiToolchainInfo(
+            export = tool("export"),
+            split = tool("split"),
+            lower = tool("lower"),
+            compile = tool("compile"),
+            wrap = tool("wrap"),
+            package = tool("package"),
+            ptxas = ctx.file.ptxas,
+            march = ctx.attr.march,
+            shards = ctx.attr.shards,
+            capabilities = ctx.attr.capabilities,
+        ),
+    )]
+
+def _tool(step):
+    return attr.label(
+        doc = "wrapgen, to be run as `wrapgen %s`." % step,
+        default = Label("//wrapgen:" + step),
+        cfg = "exec",
+        executable = True,
+    )
+
+aoti_toolchain = rule(
+    implementation = _aoti_toolchain_impl,
+    doc = "A toolchain for `//aoti:toolchain_type`. All attributes have defaults.",
+    attrs = {
+        "capabilities": attr.string_list(
+            doc = "The compute capabilities that wrapgen can build for.",
+            default = ["80", "90"],
+        ),
+        "compile": _tool("compile"),
+        "export": _tool("export"),
+        "lower": _tool("lower"),
+        "march": attr.string(
+            doc = "The host instruction set that generated C++ is compiled for, as gcc's `-march`. " +
+                  "Never `native`: the library must not depend on the machine that builds it.",
+            default = "x86-64-v2",
+        ),
+        "package": _tool("package"),
+        "ptxas": attr.label(
+            doc = "NVIDIA's assembler; by default the one in Triton's wheel.",
+            default = Label("@aoti_pip_triton//:site/triton/backends/nvidia/bin/ptxas"),
+            allow_single_file = True,
+            cfg = "exec",
+        ),
+        "shards": attr.int(
+            doc = "Into how many actions the kernels of a program are dealt.",
+            default = 8,
+        ),
+        "split": _tool("split"),
+        "wrap": _tool("wrap"),
+    },
+    provides = [platform_common.ToolchainInfo],
+)
