@@ -1,0 +1,8 @@
+"""From an exported graph to a program of Triton kernels; the only code that uses Inductor."""
+
+from __future__ import annotations
+
+from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.model import lower
+
+__all__ = ["LoweringError", "lower"]

@@ -1,0 +1,207 @@
+"""The declared GPU in place of a detected one.
+
+Inductor and Triton ask for a device in three places: a ``DeviceInterface`` registered for ``cuda``,
+Triton's active driver, and ``torch.cuda`` itself. ``declared`` answers all three from
+``wrapgen.target`` and puts everything back; no GPU or driver is looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._dynamo import device_interface
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver as triton_driver
+
+from wrapgen.target import Device
+
+CUDA = torch.device("cuda", 0)
+
+
+def gpu_target(device: Device) -> GPUTarget:
+    """Triton's name of the declared GPU."""
+    major, minor = device.capability
+    return GPUTarget("cuda", major * 10 + minor, device.warp_size)
+
+
+@contextlib.contextmanager
+def declared(device: Device) -> Iterator[None]:
+    """Makes PyTorch and Triton see ``device`` and nothing else while the context is open."""
+    properties = _properties(device)
+    capability = device.capability
+    interface = _interface(properties, capability)
+    # Fills the registry with PyTorch's own interfaces first: a later one would replace ours.
+    list(device_interface.get_registered_device_interfaces())
+    registry = device_interface.device_interfaces
+    patches = {
+        "get_device_properties": lambda device=None: properties,
+        "get_device_capability": lambda device=None: capability,
+        "get_device_name": lambda device=None: device_name,
+        "is_available": lambda: True,
+        "current_device": lambda: 0,
+        "device_count": lambda: 1,
+    }
+    device_name = device.name
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(registry, {"cuda": interface, "cuda:0": interface}))
+        for name, replacement in patches.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
+        stack.enter_context(
+            mock.patch.object(
+                torch._C, "_conv_determine_backend_memory_format", _convolution_format
+            )
+        )
+        before = triton_driver._active
+        triton_driver.set_active(_Driver(device))
+        _forget_devices()
+        try:
+            yield
+        finally:
+            triton_driver._active = before
+            _forget_devices()
+
+
+def _properties(device: Device) -> SimpleNamespace:
+    """``torch.cuda.get_device_properties``: the attributes that Inductor reads."""
+    major, minor = device.capability
+    return SimpleNamespace(
+        name=device.name,
+        major=major,
+        minor=minor,
+        multi_processor_count=device.multiprocessors,
+        max_threads_per_multi_processor=device.max_threads_per_multiprocessor,
+        max_threads_per_block=device.max_threads_per_block,
+        warp_size=device.warp_size,
+        regs_per_multiprocessor=device.registers_per_multiprocessor,
+        total_memory=device.total_memory,
+        shared_memory_per_block=device.shared_memory_per_block,
+        shared_memory_per_block_optin=device.shared_memory_per_block_optin,
+        shared_memory_per_multiprocessor=device.shared_memory_per_multiprocessor,
+        L2_cache_size=device.l2_cache,
+        gcnArchName="",
+    )
+
+
+def _interface(properties: Any, capability: tuple[int, int]) -> type:
+    """The ``DeviceInterface`` of the declared device."""
+
+    class Declared(device_interface.CudaInterface):
+        class device:  # PyTorch's name
+            def __init__(self, *args: object) -> None:
+                pass
+
+            def __enter__(self) -> None:
+                pass
+
+            def __exit__(self, *args: object) -> None:
+                pass
+
+        class Worker:
+            set_device = staticmethod(lambda device: None)
+            current_device = staticmethod(lambda: 0)
+            get_device_properties = staticmethod(lambda device=None: properties)
+
+        current_device = staticmethod(lambda: 0)
+        set_device = staticmethod(lambda device: None)
+        device_count = staticmethod(lambda: 1)
+        is_available = staticmethod(lambda: True)
+        synchronize = staticmethod(lambda device=None: None)
+        get_device_properties = staticmethod(lambda device=None: properties)
+        get_compute_capability = staticmethod(
+            lambda device=None: capability[0] * 10 + capability[1]
+        )
+        get_raw_stream = staticmethod(lambda device: 0)
+        is_bf16_supported = staticmethod(lambda including_emulation=False: True)
+        is_dtype_supported = staticmethod(lambda dtype, including_emulation=False: True)
+        is_triton_capable = staticmethod(lambda device=None: True)
+        raise_if_triton_unavailable = staticmethod(lambda device=None: None)
+
+    return Declared
+
+
+class _Driver:
+    """Triton's driver for a device that is not there: it answers, but cannot launch."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.utils = SimpleNamespace(
+            get_device_properties=lambda index: {
+                "max_shared_mem": device.shared_memory_per_block_optin,
+                "max_num_regs": device.registers_per_multiprocessor,
+                "multiprocessor_count": device.multiprocessors,
+                "warpSize": device.warp_size,
+                "sm_clock_rate": 0,
+                "mem_clock_rate": 0,
+                "mem_bus_width": 0,
+            }
+        )
+
+    def get_current_target(self) -> GPUTarget:
+        return gpu_target(self._device)
+
+    def get_active_torch_device(self) -> torch.device:
+        return CUDA
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def set_current_device(self, index: int) -> None:
+        pass
+
+    def get_current_stream(self, index: int | None = None) -> int:
+        return 0
+
+    def get_device_capability(self, index: int | None = None) -> tuple[int, int]:
+        return self._device.capability
+
+
+def _convolution_format(
+    operand: torch.Tensor, weight: torch.Tensor, backend: object
+) -> torch.memory_format:
+    """The layout of a convolution's result.
+
+    As ``cudnn_conv_suggest_memory_format`` in PyTorch's ConvUtils.h: channels-last if the operand
+    or the weight is. A PyTorch built without cuDNN says contiguous, and every convolution after it
+    would read its operand through strides.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(weight.dim())
+    if wanted is not None and any(
+        tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
+        for tensor in (operand, weight)
+    ):
+        return wanted
+    return torch.contiguous_format
+
+
+def _forget_devices() -> None:
+    """Empties the memoised functions of Inductor and Triton that may hold a device's properties.
+
+    There is no list of them, so all parameterless or device-keyed memoisation of those packages
+    goes; what is rebuilt costs milliseconds.
+    """
+    for name in sorted(sys.modules):
+        if not name.startswith(("torch._inductor.", "triton.compiler.", "triton.runtime.")):
+            continue
+        for value in list(vars(sys.modules[name]).values()):
+            if isinstance(value, functools._lru_cache_wrapper) and _is_about_devices(value):
+                value.cache_clear()
+    from torch._inductor.runtime.hints import DeviceProperties
+
+    DeviceProperties.create.__func__.cache_clear()  # type: ignore[attr-defined]
+
+
+_DEVICE_WORDS = ("device", "gpu", "cuda", "sm", "sms", "b200", "mem", "warp", "triton", "tma")
+
+
+def _is_about_devices(function: Any) -> bool:
+    return any(word in function.__name__.split("_") for word in _DEVICE_WORDS) or any(
+        word in function.__name__ for word in ("b200", "nvidia", "blackwell", "cutlass")
+    )

@@ -1,0 +1,135 @@
+"""Divides a graph into what depends on weights alone and the rest.
+
+The first part, ``folding``, runs once when a model is loaded; its results are constants of the
+second, ``main``. A view of a weight or constant stays in ``main``, where it costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Set
+from typing import Final
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+aten = torch.ops.aten
+
+_VIEWS: Final = frozenset(
+    {
+        aten.alias.default,
+        aten.as_strided.default,
+        aten.detach.default,
+        aten.expand.default,
+        aten.permute.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.t.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+        aten.view.default,
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided:
+    """The two parts of a graph.
+
+    Attributes:
+      folding: takes weights, returns the constants in order; ``None`` if there is nothing to fold.
+      main: takes weights, constants (placeholders called as in ``constants``) and inputs.
+      constants: names of the constants, in order.
+    """
+
+    folding: GraphModule | None
+    main: GraphModule
+    constants: tuple[str, ...]
+
+
+def divide(module: GraphModule, weights: Collection[str]) -> Divided:
+    """Divides ``module``; ``weights`` are the names of its placeholders that are weights.
+
+    Nodes carry their metadata along. Placeholders nobody reads are left out of both parts, inputs
+    too. The results of each part keep the strides they have in ``module``.
+    """
+    graph = module.graph
+    constant, from_weights = _constants(graph, weights)
+    (output,) = graph.find_nodes(op="output")
+    main: set[Node] = {output}
+    boundary: set[Node] = set()
+    wanted: set[Node] = set(output.all_input_nodes)
+    for node in reversed(graph.nodes):
+        if node not in wanted:
+            continue
+        computed = node in constant and node.op != "placeholder" and node in from_weights
+        # What is made from nothing (a mask, a range) or only looked at is cheaper made anew.
+        if computed and node.target not in _VIEWS:
+            boundary.add(node)
+        else:
+            main.add(node)
+            wanted.update(node.all_input_nodes)
+    results = [node for node in graph.nodes if node in boundary]
+    folding: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node in boundary or node in folding:
+            folding.add(node)
+            folding.update(node.all_input_nodes)
+    return Divided(
+        folding=_extract(module, folding, results) if results else None,
+        main=_extract(module, main, list(output.args[0]), given=boundary),
+        constants=tuple(node.name for node in results),
+    )
+
+
+def _constants(graph: Graph, weights: Collection[str]) -> tuple[set[Node], set[Node]]:
+    """Gives the nodes that depend on no input, and of these the ones that depend on a weight."""
+    constant: set[Node] = set()
+    from_weights: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if node.name in weights:
+                constant.add(node)
+                from_weights.add(node)
+        elif (
+            node.op == "call_function"
+            and constant.issuperset(node.all_input_nodes)
+            and not node.is_impure()
+            and not _is_random(node)
+        ):
+            constant.add(node)
+            if not from_weights.isdisjoint(node.all_input_nodes):
+                from_weights.add(node)
+    return constant, from_weights
+
+
+def _is_random(node: Node) -> bool:
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags
+
+
+def _extract(
+    module: GraphModule, keep: Set[Node], results: list[Node], given: Set[Node] = frozenset()
+) -> GraphModule:
+    """Copies the nodes ``keep`` in order, with those of ``given`` as placeholders."""
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    # GraphLowering wants placeholders first; they keep their order.
+    for node in module.graph.nodes:
+        if node in given:
+            copies[node] = graph.placeholder(node.name)
+            copies[node].meta = {"val": node.meta["val"]}
+        elif node in keep and node.op == "placeholder":
+            copies[node] = graph.node_copy(node)
+    for node in module.graph.nodes:
+        if node in keep and node.op not in ("placeholder", "output"):
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    output = graph.output(tuple(copies[node] for node in results))
+    output.meta["val"] = tuple(node.meta["val"] for node in results)
+    # Inductor is free with the layout of what no user sees; every result here has its strides.
+    output.meta["user_visible_output_idxs"] = range(len(results))
+    output.meta["original_output_strides"] = [node.meta["val"].stride() for node in results]
+    return GraphModule(module, graph)

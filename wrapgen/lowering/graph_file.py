@@ -1,0 +1,169 @@
+"""Reads ``graph.json``: the exported program without weight values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._export.serde import schema, serialize
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from wrapgen.dtype import DType
+from wrapgen.lowering.errors import LoweringError
+from wrapgen.program import SourceNode, Weight
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphFile:
+    """A model as exported, with fake weights.
+
+    Attributes:
+      program: the exported program. All its tensors are fake, weights contiguous.
+      weights: placeholder name to tensor of the weights file, in the program's order.
+      sources: node name to where it comes from.
+    """
+
+    program: ExportedProgram
+    weights: dict[str, Weight]
+    sources: dict[str, SourceNode]
+
+
+def read(path: Path) -> GraphFile:
+    """Reads a graph that ``wrapgen split`` wrote.
+
+    Raises:
+      LoweringError: the file is not such a graph, or one of another version of the format.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["schema_version"]
+        serialised, tensors = document["exported_program"], document["tensors"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise LoweringError(f"{path}: not a graph written by `wrapgen split`: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise LoweringError(
+            f"{path}: schema_version is {version!r}, this wrapgen reads {SCHEMA_VERSION}; "
+            "split the model again with this version"
+        )
+    program = _deserialise(serialised, tensors)
+    return GraphFile(
+        program=program,
+        weights=_use_fake_weights(program),
+        sources={
+            node["name"]: _source(node)
+            for node in serialised["graph_module"]["graph"]["nodes"]
+            if node.get("name")
+        },
+    )
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """PyTorch's object for an element type."""
+    found = getattr(torch, dtype.value)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def dtype_of(dtype: torch.dtype) -> DType:
+    """The element type of a PyTorch dtype; raises ``LoweringError`` for one that has none."""
+    name = str(dtype).removeprefix("torch.")
+    try:
+        return DType(name)
+    except ValueError:
+        known = ", ".join(DType)
+        raise LoweringError(f"tensors of dtype {name} are not supported, only {known}") from None
+
+
+def _deserialise(serialised: Any, tensors: dict[str, dict[str, Any]]) -> ExportedProgram:
+    """Runs PyTorch's own deserialiser, with tensors on the meta device for weights."""
+    state: dict[str, torch.Tensor] = {}
+    constants: dict[str, torch.Tensor] = {}
+    transient = {
+        spec["buffer"]["buffer_name"]
+        for spec in serialised["graph_module"]["signature"]["input_specs"]
+        if "buffer" in spec and not spec["buffer"].get("persistent", True)
+    }
+    for fqn, spec in sorted(tensors.items()):
+        value = torch.empty(spec["shape"], dtype=torch_dtype(DType(spec["dtype"])), device="meta")
+        if spec["kind"] == "parameter":
+            state[fqn] = torch.nn.Parameter(value, requires_grad=False)
+        elif spec["kind"] == "buffer" and fqn not in transient:
+            state[fqn] = value
+        else:
+            # Buffers that are not persistent are in no state dict.
+            constants[fqn] = value
+    program = serialize._dict_to_dataclass(schema.ExportedProgram, serialised)
+    return serialize.ExportedProgramDeserializer().deserialize(program, state, constants)
+
+
+def _use_fake_weights(program: ExportedProgram) -> dict[str, Weight]:
+    """Makes the graph's own fake tensors, but contiguous as in the weights file, the weights.
+
+    The exported program may have other strides (a model in ``channels_last``).
+    """
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    weights: dict[str, Weight] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            continue
+        assert spec.target is not None
+        node = placeholders[spec.arg.name]
+        value = node.meta["val"]
+        with value.fake_mode:
+            value = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+            node.meta["val"] = value
+            if spec.target in program._state_dict:
+                is_parameter = spec.kind is InputKind.PARAMETER
+                program._state_dict[spec.target] = (
+                    torch.nn.Parameter(value, requires_grad=False) if is_parameter else value
+                )
+            if spec.target in program._constants:
+                program._constants[spec.target] = value
+        weights[node.name] = Weight(
+            name=spec.target, dtype=dtype_of(value.dtype), shape=tuple(value.shape)
+        )
+    return weights
+
+
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_PLACE = re.compile(r"^\s*(?P<file>[^\s:\"]+\.py):(?P<line>\d+)")
+
+
+def _source(node: dict[str, Any]) -> SourceNode:
+    metadata = node.get("metadata") or {}
+    location, code = _trace(metadata.get("stack_trace") or "")
+    return SourceNode(
+        name=node["name"],
+        op=node["target"].removeprefix("torch.ops."),
+        module=_module(metadata.get("nn_module_stack") or ""),
+        location=location,
+        code=code,
+    )
+
+
+def _trace(text: str) -> tuple[str, str]:
+    """Gives ``file.py:line`` and the code line of the last frame of a stack trace."""
+    location = code = ""
+    lines = text.splitlines()
+    for i, line in enumerate(lines):
+        match = _FRAME.match(line) or _PLACE.match(line)
+        if match:
+            location = f"{match['file']}:{match['line']}"
+            code = lines[i + 1].strip() if i + 1 < len(lines) else ""
+    return location, code
+
+
+def _module(stack: str) -> str:
+    """Gives the innermost qualified name of ``key,name,class;key,name,class``."""
+    if not stack:
+        return ""
+    # A key may hold commas of its own; name and class hold none.
+    parts = stack.split(";")[-1].rsplit(",", 2)
+    return parts[1] if len(parts) == 3 else ""

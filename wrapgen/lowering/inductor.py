@@ -1,0 +1,335 @@
+"""Runs Inductor on one graph and hands back its wrapper lines.
+
+Everything Inductor is told is here: its configuration, where kernels come from, which candidate of
+a template is taken. Nothing is measured, no library call is offered, no cache is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import torch
+from torch._inductor import config, ir, select_algorithm
+from torch._inductor.codegen import common
+from torch._inductor.codegen.triton import TritonScheduling
+from torch._inductor.codegen.wrapper import PythonWrapperCodegen, WrapperLine
+from torch._inductor.debug import DebugContext
+from torch._inductor.fx_passes.post_grad import post_grad_passes
+from torch._inductor.graph import GraphLowering
+from torch._inductor.scheduler import BaseSchedulerNode
+from torch._inductor.utils import aggregate_origins
+from torch._inductor.virtualized import V
+from torch.fx import GraphModule, Node
+
+from wrapgen.lowering import choices, templates
+from wrapgen.target import Device
+
+SETTINGS: Final[dict[str, Any]] = {
+    "allow_buffer_reuse": False,  # the arena is planned from liveness later
+    "autotune_in_subproc": False,
+    "autotune_local_cache": False,
+    "autotune_remote_cache": False,
+    "benchmark_epilogue_fusion": False,
+    "benchmark_fusion": False,
+    "benchmark_kernel": False,
+    "bundled_autotune_remote_cache": False,
+    "comment_origin": False,
+    "compile_threads": 1,
+    "coordinate_descent_tuning": False,
+    "fx_graph_cache": False,
+    "fx_graph_remote_cache": False,
+    "fx_wrapper": True,
+    "implicit_fallbacks": True,  # so that all of them are found, and reported together
+    "layout_optimization": True,
+    "max_autotune": True,
+    "max_autotune_conv_backends": "TRITON",
+    "max_autotune_gemm": True,
+    "max_autotune_gemm_backends": "TRITON",
+    "memory_planning": False,
+    "size_asserts": False,
+    "triton.autotune_at_compile_time": False,
+    "triton.descriptive_names": False,
+    "triton.multi_kernel": 0,
+    "triton.store_cubin": False,
+    "triton.unique_kernel_names": True,
+    "worker_start_method": "subprocess",
+}
+"""Inductor's configuration wherever it differs from, or must not differ from, the defaults."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSource:
+    """A Triton module as Inductor wrote it; ``template`` is empty for generated kernels."""
+
+    name: str
+    source: str
+    template: str
+
+
+@dataclasses.dataclass
+class FillLine(WrapperLine):
+    """Zeroes a workspace before a kernel that counts in it."""
+
+    name: str
+
+
+@dataclasses.dataclass
+class OriginsLine(WrapperLine):
+    """The FX nodes that the next kernel call computes, in order."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """An FX node with no kernel, and why (a clause)."""
+
+    node: Node
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """What Inductor made of a graph.
+
+    Attributes:
+      lines: wrapper lines in execution order.
+      kernels: the kernels that calls name.
+      outputs: the IR of the results, in order.
+      missing: nodes that would need a library; if there are any, nothing else is meaningful.
+      removed: names of buffers that fusion removed.
+    """
+
+    lines: tuple[Any, ...]
+    kernels: dict[str, KernelSource]
+    outputs: tuple[Any, ...]
+    missing: tuple[Missing, ...]
+
+
+def lower_graph(
+    module: GraphModule, inputs: Sequence[Any], mode: Any, device: Device, cache: Path
+) -> Lowered:
+    """Lowers a decomposed graph of static shapes for ``device``, inside ``declared(device)``.
+
+    Args:
+      module: the graph; every node has ``meta["val"]``.
+      inputs: fake tensors on the declared GPU, one a placeholder.
+      mode: their ``FakeTensorMode``.
+      cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
+    """
+    missing: list[Missing] = []
+    environment = {
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, environment))
+        stack.enter_context(config.patch(SETTINGS))
+        stack.enter_context(V.set_fake_mode(mode))
+        stack.enter_context(V.set_debug_handler(DebugContext()))
+        stack.enter_context(_own_backend())
+        stack.enter_context(_deterministic_choice(device, missing))
+        stack.enter_context(templates.installed(device))
+        post_grad_passes(module, True)
+        graph = _Graph(
+            module,
+            example_inputs=inputs,
+            shape_env=mode.shape_env,
+            is_inference=True,
+            fx_wrapper=True,
+            layout_opt=_has_convolution(module),
+        )
+        with V.set_graph_handler(graph):
+            graph.run(*inputs)
+            missing += _library_calls(graph)
+            if missing:
+                return Lowered((), {}, (), tuple(missing))
+            graph.codegen()
+            wrapper = graph.wrapper_code
+            assert isinstance(wrapper, _Wrapper)
+            return Lowered(
+                lines=tuple(wrapper.finished),
+                kernels=wrapper.kernels,
+                outputs=tuple(graph.graph_outputs),
+                missing=(),
+            )
+
+
+def _has_convolution(module: GraphModule) -> bool:
+    return any(node.target is torch.ops.aten.convolution.default for node in module.graph.nodes)
+
+
+class _Wrapper(PythonWrapperCodegen):
+    """Keeps the wrapper's lines instead of writing Python from them."""
+
+    supports_caching = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: dict[str, KernelSource] = {}
+        self.finished: list[Any] = []
+
+    @classmethod
+    def create(
+        cls,
+        is_subgraph: bool,
+        subgraph_name: str | None,
+        parent_wrapper: Any,
+        partition_signatures: Any = None,
+    ) -> _Wrapper:
+        return cls()
+
+    def codegen_inputs(self) -> None:
+        pass
+
+    def make_zero_buffer(self, name: str) -> Any:
+        return FillLine(name)
+
+    def make_comment(self, line: Any) -> None:
+        pass
+
+    def write_provenance_debug_handle(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def register_alignment_check_inputs(self) -> None:
+        pass
+
+    def codegen_deferred_alignment_copies(self, input_names: Any) -> None:
+        pass
+
+    def _generate(self, is_inference: bool) -> tuple[Any, Any]:
+        self.run_wrapper_ir_passes(is_inference)
+        self.finished = list(self.lines)
+        return None, None
+
+
+class _Scheduling(TritonScheduling):
+    """Triton kernels only; they are handed over as source, with the nodes they compute."""
+
+    def codegen_comment(self, node_schedule: Any, kernel_name: str | None = None) -> None:
+        V.graph.wrapper_code.writeline(OriginsLine(V.graph.computed_by(node_schedule)))
+
+    def _emit_kernel_to_wrapper(
+        self,
+        wrapper: Any,
+        kernel: Any,
+        src_code: str,
+        kernel_name: str,
+        subs_name: str,
+        node_schedule: Any,
+        kernel_path: str,
+        get_kernel_metadata: Any,
+    ) -> None:
+        names = [V.graph.sites[name].template for name in _templates(node_schedule)]
+        wrapper.kernels[kernel_name] = KernelSource(kernel_name, src_code, "".join(names[:1]))
+
+
+def _templates(schedule: Any) -> list[str]:
+    """Names of the template buffers among scheduled nodes that were chosen here."""
+    return [
+        name
+        for node in schedule
+        if isinstance(node, BaseSchedulerNode)
+        for name in node.get_buffer_names()
+        if name in V.graph.sites
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Site:
+    """A template's use: its name, and the FX node that asked for it."""
+
+    template: str
+    node: Node
+
+
+class _Graph(GraphLowering):
+    """Records beside Inductor's own work which FX nodes each kernel computes."""
+
+    def __init__(self, module: GraphModule, **options: Any) -> None:
+        super().__init__(module, **options)
+        self.sites: dict[str, _Site] = {}
+        self._order = {node: i for i, node in enumerate(module.graph.nodes)}
+        self._computed: dict[str, set[Node]] = {}
+
+    def computed_by(self, schedule: Any) -> tuple[Node, ...]:
+        """The FX nodes that a kernel computes, in the graph's order.
+
+        Inductor's own answer has too many: nodes that were about to be inlined but were stored by
+        an earlier kernel, and consumers that asked for another layout. So what the kernels that
+        wrote this one's operands compute is taken away, and so are other kernels' templates.
+        """
+        own = {self.sites[name].node for name in _templates(schedule)}
+        foreign = {site.node for site in self.sites.values()} - own
+        nodes = {node for node in aggregate_origins(schedule) if node in self._order} - foreign
+        before: set[Node] = set()
+        for scheduled in schedule:
+            if isinstance(scheduled, BaseSchedulerNode):
+                for dependency in scheduled.read_writes.reads:
+                    before |= self._computed.get(dependency.name, set())
+        result = (nodes - before) or nodes
+        for scheduled in schedule:
+            if isinstance(scheduled, BaseSchedulerNode):
+                for name in scheduled.get_buffer_names():
+                    self._computed[name] = nodes
+        return tuple(sorted(result, key=self._order.__getitem__))
+
+
+@contextlib.contextmanager
+def _own_backend() -> Iterator[None]:
+    """Registers the classes above as Inductor's backend for ``cuda``."""
+    common.init_backend_registration()
+    own = common.DeviceCodegen(_Scheduling, _Wrapper, _Wrapper, _Wrapper)
+    with mock.patch.dict(common.device_codegens, {"cuda": own}):
+        yield
+
+
+@contextlib.contextmanager
+def _deterministic_choice(device: Device, missing: list[Missing]) -> Iterator[None]:
+    """Replaces Inductor's measuring of candidates by ``choices.select``."""
+
+    def choose(
+        self: Any,
+        name: str,
+        candidates: list[Any],
+        input_nodes: Any,
+        layout: Any,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Any, Any]:
+        try:
+            best = choices.select(name, input_nodes, layout, candidates, device)[0]
+        except choices.NoChoiceError as error:
+            missing.append(Missing(V.graph.current_node, str(error).replace("\n", "; ")))
+            return _placeholder(layout), None
+        result = best.output_node()
+        template = best.name.removeprefix("triton_").rstrip("0123456789").rstrip("_")
+        V.graph.sites[result.get_name()] = _Site(template, V.graph.current_node)
+        return result, best
+
+    with mock.patch.object(select_algorithm.AlgorithmSelectorCache, "__call__", choose):
+        yield
+
+
+def _placeholder(layout: Any) -> Any:
+    """A tensor of the right shape, so that lowering goes on and finds the other faults."""
+    from torch._inductor.lowering import full
+
+    return full(layout.size, 0, dtype=layout.dtype, device=layout.device)
+
+
+def _library_calls(graph: GraphLowering) -> list[Missing]:
+    found = []
+    for operation in graph.operations:
+        if not isinstance(operation, ir.ExternKernel) or isinstance(operation, ir.NopKernel):
+            continue
+        for node in operation.get_origins():
+            reason = "there is no Triton kernel for it"
+            found.append(Missing(node, reason))
+    return found

@@ -1,0 +1,323 @@
+"""The lower step: a graph without weights in; a program, TTIR and Triton sources out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils import _pytree as pytree
+
+from wrapgen import program as program_file
+from wrapgen.dtype import INFO
+from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes
+from wrapgen.lowering.declared_device import declared
+from wrapgen.lowering.errors import LoweringError, Offence, unsupported
+from wrapgen.lowering.ir_lines import refs_of
+from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.templates import rewrite
+from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
+from wrapgen.target import Target
+
+Progress = Callable[[str], None]
+
+
+def lower(
+    graph: Path,
+    target: Target,
+    out: Path,
+    *,
+    num_shards: int = 8,
+    progress: Progress | None = None,
+) -> Program:
+    """Lowers a model for one target.
+
+    Args:
+      graph: ``graph.json`` from the split step.
+      target: what to lower for; ``compute_90`` and ``sm_90`` give the same program.
+      out: directory to write: ``program.json``, ``shards/NN/*.ttir`` and ``*.json``,
+        ``sources/*.py``. Replaced whole, and only if everything went well.
+      num_shards: how many shards the kernels are spread over, by their content.
+      progress: called with a line of text as each part begins.
+
+    Raises:
+      LoweringError: the model needs something that cannot be built; the message lists it all.
+    """
+    say = progress or (lambda text: None)
+    target = target.lowering
+    say("reading the graph")
+    read = graph_file.read(graph)
+    inputs, outputs = _interface(read)
+    passes.mark_origins(read.program.graph)
+    passes.fold_batch_norms(read.program.graph, read.weights)
+    say("decomposing")
+    module = passes.decompose(read.program).graph_module
+    passes.move_to_gpu(module.graph)
+    with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
+        # Results remembered from before would be those of another device.
+        FakeTensorMode.cache_clear()
+        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+        passes.propagate(module, mode)
+        if rewrite.widen_narrow_convolutions(module.graph, passes.ORIGIN):
+            passes.propagate(module, mode)
+        passes.channels_last_weights(module.graph)
+        passes.dense_outputs(module.graph)
+        passes.propagate(module, mode)
+        parts = folding.divide(module, read.weights)
+        state = _State(read, target, Builder(target.device, num_shards, Path(scratch)), mode)
+        say("lowering the constant-folding program")
+        folded = state.run(parts.folding, {}, _refs("constant", parts.constants), Path(scratch))
+        say("lowering the model")
+        known = {name: Ref(space="constant", name=name) for name in parts.constants}
+        known |= {spec.name: Ref(space="input", name=spec.name) for spec in inputs}
+        main = state.run(
+            parts.main, known, _refs("output", [name for name, _ in outputs]), Path(scratch)
+        )
+        state.check()
+    program = _program(read, target, num_shards, inputs, outputs, folded, main, state)
+    say(f"writing {len(program.kernels)} kernels")
+    _write(program, state.builder, out)
+    return program
+
+
+class _State:
+    """What lowering the two parts of a model shares."""
+
+    def __init__(
+        self, read: graph_file.GraphFile, target: Target, builder: Builder, mode: FakeTensorMode
+    ) -> None:
+        self.read = read
+        self.target = target
+        self.builder = builder
+        self.mode = mode
+        self.offences: list[Offence] = []
+
+    def run(
+        self, module: GraphModule | None, known: Mapping[str, Ref], results: list[Ref], cache: Path
+    ) -> ir_lines.Translated:
+        """Lowers one part. Its faults are kept for ``check``, so that both parts are reported."""
+        if module is None:
+            return _NOTHING
+        known = dict(known)
+        for name, weight in self.read.weights.items():
+            known[name] = Ref(space="weight", name=weight.name)
+        inputs = passes.propagate(module, self.mode)
+        lowered = inductor.lower_graph(module, inputs, self.mode, self.target.device, cache)
+        self.offences += [self._offence(missing) for missing in lowered.missing]
+        if self.offences:
+            return _NOTHING
+        return ir_lines.translate(lowered, known, results, self.builder, self.read.sources)
+
+    def check(self) -> None:
+        if self.offences:
+            raise unsupported(self.offences, str(self.target))
+
+    def _offence(self, missing: inductor.Missing) -> Offence:
+        sources = [
+            self.read.sources[name]
+            for name in passes.origins(missing.node)
+            if name in self.read.sources
+        ]
+        source = sources[0] if sources else None
+        op = source.op if source else str(missing.node.target)
+        return Offence(op=op, reason=missing.reason, source=source)
+
+
+_NOTHING = ir_lines.Translated(Procedure(buffers=(), steps=()), ())
+
+
+def _refs(space: Any, names: Any) -> list[Ref]:
+    return [Ref(space=space, name=name) for name in names]
+
+
+def _interface(
+    read: graph_file.GraphFile,
+) -> tuple[tuple[TensorSpec, ...], tuple[tuple[str, str], ...]]:
+    """Gives the inputs, and name and path of each output; refuses what is not supported."""
+    program = read.program
+    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
+    faults: list[str] = []
+    names = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind is InputKind.USER_INPUT
+    ]
+    in_spec = program.call_spec.in_spec
+    assert in_spec is not None
+    inputs = []
+    for name, path in zip(names, _paths(in_spec, ("args", "kwargs")), strict=True):
+        value = placeholders[name].meta.get("val") if name in placeholders else None
+        if not isinstance(value, torch.Tensor):
+            faults.append(
+                f"input {path} is {type(value).__name__}, not a tensor: make it a constant of the"
+                " model, or a tensor"
+            )
+            continue
+        dynamic = [i for i, extent in enumerate(value.shape) if not isinstance(extent, int)]
+        faults += [
+            f"input {path} ({name}): dimension {i} is dynamic ({value.shape[i]}); shapes must be"
+            " static so far: export without dynamic_shapes for it"
+            for i in dynamic
+        ]
+        if not dynamic:
+            inputs.append(
+                TensorSpec(
+                    name=name,
+                    path=path,
+                    dtype=graph_file.dtype_of(value.dtype),
+                    shape=tuple(value.shape),
+                    strides=tuple(value.stride()),
+                )
+            )
+    out_spec = program.call_spec.out_spec
+    assert out_spec is not None
+    outputs = []
+    user = []
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is OutputKind.USER_OUTPUT:
+            user.append(spec)
+        else:
+            kind = spec.kind.name.lower().replace("_", " ")
+            faults.append(
+                f"the model changes {spec.target} when it is called ({kind}): make it return the"
+                " new value instead"
+            )
+    paths = _paths(out_spec, ())
+    for spec, path in zip(user, paths, strict=True):
+        if not isinstance(spec.arg, torch.export.graph_signature.TensorArgument):
+            faults.append(f"{path} is no tensor: return tensors only")
+            continue
+        outputs.append((_output_name(path), path))
+    if faults:
+        raise LoweringError("cannot lower the model:\n" + "\n".join(f"  {f}" for f in faults))
+    return tuple(inputs), tuple(outputs)
+
+
+def _paths(spec: pytree.TreeSpec, roots: tuple[str, ...]) -> list[str]:
+    """Spells where each leaf stands: ``args[0]``, ``kwargs["mask"]``, ``outputs[0].logits``."""
+    tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    paths = []
+    for keys, _ in pytree.tree_flatten_with_path(tree)[0]:
+        keys = list(keys)
+        text = "outputs"
+        if roots:
+            text = roots[keys.pop(0).idx]
+        for key in keys:
+            if isinstance(key, pytree.SequenceKey):
+                text += f"[{key.idx}]"
+            elif isinstance(key, pytree.MappingKey):
+                text += f'["{key.key}"]' if isinstance(key.key, str) else f"[{key.key}]"
+            else:
+                text += f".{key.name}"
+        paths.append(text)
+    return paths
+
+
+def _output_name(path: str) -> str:
+    """An identifier from a path: ``outputs`` is ``output``, ``outputs[0].logits`` ``logits_0``."""
+    rest = path.removeprefix("outputs")
+    words = [word for word in re.split(r"\W+", rest) if word]
+    if not words:
+        return "output"
+    name = "_".join(words)
+    return name if program_file.IDENTIFIER.match(name) else f"output_{name}"
+
+
+def _program(
+    read: graph_file.GraphFile,
+    target: Target,
+    num_shards: int,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[tuple[str, str], ...],
+    folded: ir_lines.Translated,
+    main: ir_lines.Translated,
+    state: _State,
+) -> Program:
+    procedures = (folded.procedure, main.procedure)
+    refs = [ref for procedure in procedures for step in procedure.steps for ref in refs_of(step)]
+    used = {ref.name for ref in refs if ref.space == "weight"}
+    return Program(
+        schema_version=program_file.SCHEMA_VERSION,
+        target=str(target),
+        num_shards=num_shards,
+        symbols=(),
+        inputs=inputs,
+        outputs=tuple(
+            TensorSpec(
+                name=name,
+                path=path,
+                dtype=result.dtype,
+                shape=result.shape,
+                strides=result.strides,
+            )
+            for (name, path), result in zip(outputs, main.results, strict=True)
+        ),
+        weights=tuple(w for w in read.weights.values() if w.name in used),
+        constants=tuple(
+            Buffer(
+                name=result.ref.name,
+                dtype=result.dtype,
+                shape=result.shape,
+                strides=result.strides,
+                nbytes=math.prod(result.shape) * INFO[result.dtype].itemsize,
+            )
+            for result in folded.results
+        ),
+        kernels=tuple(built.kernel for built in state.builder.kernels()),
+        folding=folded.procedure,
+        main=main.procedure,
+    )
+
+
+def _write(program: Program, builder: Builder, out: Path) -> None:
+    """Writes everything beside ``out`` and puts it in place last."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for i in range(program.num_shards):
+            (fresh / "shards" / f"{i:02d}").mkdir(parents=True)
+        (fresh / "sources").mkdir()
+        for built in builder.kernels():
+            kernel = built.kernel
+            stem = fresh / "shards" / f"{kernel.shard:02d}" / kernel.name
+            _write_text(stem.with_suffix(".ttir"), built.ttir)
+            _write_text(stem.with_suffix(".json"), _options(kernel))
+            _write_text(fresh / "sources" / f"{kernel.name}.py", built.source)
+        _write_text(fresh / "program.json", program_file.dumps(program))
+        for path in sorted(fresh.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        fresh.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        fresh.rename(out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _options(kernel: Kernel) -> str:
+    """What the compile step needs to know of a kernel beside its TTIR."""
+    return program_file.canonical_json(
+        {
+            "name": kernel.name,
+            "ttir_sha256": kernel.ttir_sha256,
+            "num_warps": kernel.num_warps,
+            "num_stages": kernel.num_stages,
+            "num_ctas": kernel.num_ctas,
+            "params": [dataclasses.asdict(param) for param in kernel.params],
+        }
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8"))
