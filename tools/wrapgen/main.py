@@ -5,21 +5,24 @@ from __future__ import annotations
 import importlib
 import sys
 
-from wrapgen import cli, worker
+from wrapgen import cli
 
 PRELOADED = {
-    "lower": "wrapgen.lowering.model",
-    "compile": "wrapgen.kernels.shard",
+    "compile": "wrapgen.kernels",
+    "lower": "wrapgen.lowering",
 }
-"""What a worker imports before its first request, once."""
+"""Steps that can be workers, and the package whose ``preload`` imports what each request needs."""
 
 
-def preload() -> None:
-    """Imports what each request to this worker needs."""
-    for step in sys.argv[1:2]:
-        if step in PRELOADED:
-            importlib.import_module(PRELOADED[step])
+def main() -> int:
+    """Returns the exit code."""
+    step = sys.argv[1] if len(sys.argv) > 1 else ""
+    if step not in PRELOADED:
+        return cli.main(sys.argv[1:])
+    from wrapgen import worker  # not among the inputs of the other steps
+
+    return worker.run(cli.main, preload=importlib.import_module(PRELOADED[step]).preload)
 
 
 if __name__ == "__main__":
-    sys.exit(worker.run(cli.main, preload=preload))
+    sys.exit(main())
