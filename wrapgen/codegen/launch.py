@@ -75,10 +75,11 @@ def procedure_functions(
             lines += ["  const Addresses& at = launcher.at();", ""]
         lines += [*body, "  return Status();", "}", ""]
     parameter = "Launcher& launcher" if parts else "Launcher& /*launcher*/"
-    lines.append(f"Status Run{pascal_name}({parameter}) {{")
-    lines += [f"  AOTI_RETURN_IF_ERROR({part}(launcher));" for part in parts]
-    lines += ["  return Status();", "}"]
-    return lines
+    run = [f"AOTI_RETURN_IF_ERROR({part}(launcher));" for part in parts]
+    return [
+        *lines,
+        *text.function(f"Status Run{pascal_name}({parameter})", [*run, "return Status();"]),
+    ]
 
 
 def _step(procedure: str, i: int, step: Step, blocks: args.Blocks, kernels: Kernels) -> list[str]:

@@ -71,9 +71,10 @@ def entry(name: str) -> str:
             '#include "model.h"',
             '#include "runtime/aoti.h"',
             "",
-            "const AotiDescription* aoti_model_description(void) {",
-            f"  return {name}_description();",
-            "}",
+            *text.function(
+                "const AotiDescription* aoti_model_description(void)",
+                [f"return {name}_description();"],
+            ),
             "",
         ]
     )

@@ -20,7 +20,21 @@ KEYWORDS: Final = frozenset(
 )
 
 _MODEL_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
-_RESERVED_MODELS: Final = frozenset({"aoti", "std", "main", "model"})
+# A class cannot have the name of one of its members.
+_RESERVED_MODELS: Final = frozenset(
+    {
+        "aoti",
+        "create_session",
+        "get",
+        "inputs",
+        "load",
+        "main",
+        "model",
+        "outputs",
+        "session",
+        "std",
+    }
+)
 
 
 def check_model_name(name: str) -> None:

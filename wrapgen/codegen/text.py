@@ -52,7 +52,9 @@ def nested_call(indent: int, outer: str, head: str, args: Sequence[str]) -> list
     if fits(f"{pad}    {inner}"):
         return [f"{pad}{outer}(", f"{pad}    {inner}"]
     if fits(f"{pad}{outer}({head}("):
-        return [f"{pad}{outer}({head}(", *fill(indent + 4, args, "));")]
+        broken = [f"{pad}{outer}({head}(", *fill(indent + 4, args, "));")]
+        aligned = call(indent, f"{outer}({head}", args, "));")
+        return aligned if len(aligned) <= len(broken) else broken
     return [f"{pad}{outer}(", f"{pad}    {head}(", *fill(indent + 8, args, "));")]
 
 
@@ -62,6 +64,9 @@ def braced(indent: int, items: Sequence[str]) -> list[str]:
     one = f"{pad}{{{', '.join(items)}}},"
     if fits(one):
         return [one]
+    if not any(item.startswith("{") for item in items):
+        lines = fill(indent + 1, items, "},")
+        return [f"{pad}{{{lines[0].lstrip()}", *lines[1:]]
     lines = [f"{pad} {item}," for item in items]
     lines[0] = f"{pad}{{{items[0]},"
     lines[-1] = f"{pad} {items[-1]}}},"
@@ -69,12 +74,23 @@ def braced(indent: int, items: Sequence[str]) -> list[str]:
 
 
 def array(indent: int, declaration: str, items: Sequence[str]) -> list[str]:
-    """Lays out ``declaration = {items};``, in one line or with one item a line."""
+    """Lays out ``declaration = {items};``, in one line, three, or with one item a line."""
     pad = " " * indent
     one = f"{pad}{declaration} = {{{', '.join(items)}}};"
     if fits(one):
         return [one]
-    return [f"{pad}{declaration} = {{", *(f"{pad}    {item}," for item in items), f"{pad}}};"]
+    inner = [f"{pad}    {', '.join(items)},"]
+    if not fits(*inner):
+        inner = [f"{pad}    {item}," for item in items]
+    return [f"{pad}{declaration} = {{", *inner, f"{pad}}};"]
+
+
+def function(declaration: str, body: Sequence[str]) -> list[str]:
+    """Lays out a function; a body of one statement goes into the line of the declaration."""
+    one = f"{declaration} {{ {body[0]} }}"
+    if len(body) == 1 and fits(one):
+        return [one]
+    return [f"{declaration} {{", *(f"  {line}" for line in body), "}"]
 
 
 def comment(indent: int, text: str, lead: str = "") -> list[str]:

@@ -1,0 +1,390 @@
+"""Small hand-made programs, and kernel directories with images that nothing can run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from wrapgen.dtype import INFO, DType
+from wrapgen.program import (
+    Arg,
+    Buffer,
+    Copy,
+    Fill,
+    Kernel,
+    KernelParam,
+    Launch,
+    PointerArg,
+    Procedure,
+    Program,
+    Ref,
+    ScalarArg,
+    SourceNode,
+    Step,
+    TensorSpec,
+    Weight,
+)
+from wrapgen.target import Target
+
+F16 = DType.FLOAT16
+F32 = DType.FLOAT32
+I32 = DType.INT32
+
+
+def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    result = [1] * len(shape)
+    for i in range(len(shape) - 1, 0, -1):
+        result[i - 1] = result[i] * shape[i]
+    return tuple(result)
+
+
+def tensor(name: str, path: str, dtype: DType, *shape: int) -> TensorSpec:
+    return TensorSpec(name=name, path=path, dtype=dtype, shape=shape, strides=strides(shape))
+
+
+def buffer(name: str, dtype: DType, *shape: int) -> Buffer:
+    nbytes = INFO[dtype].itemsize
+    for size in shape:
+        nbytes *= size
+    return Buffer(name=name, dtype=dtype, shape=shape, strides=strides(shape), nbytes=nbytes)
+
+
+def pointer(name: str, dtype: DType = F16) -> KernelParam:
+    return KernelParam(name=name, kind="pointer", dtype=dtype, divisible_by_16=True)
+
+
+def scalar(name: str, dtype: DType, divisible_by_16: bool = False) -> KernelParam:
+    return KernelParam(name=name, kind="scalar", dtype=dtype, divisible_by_16=divisible_by_16)
+
+
+def kernel(stem: str, *params: KernelParam, num_warps: int = 4) -> Kernel:
+    digest = hashlib.sha256(stem.encode()).hexdigest()
+    return Kernel(
+        name=f"{stem}_{digest[:12]}",
+        shard=0,
+        ttir_sha256=digest,
+        params=params,
+        num_warps=num_warps,
+        num_stages=3,
+        num_ctas=1,
+        template="",
+        config={"BLOCK": 1024},
+    )
+
+
+def reads(space: Any, name: str, offset: int = 0) -> PointerArg:
+    return PointerArg(ref=Ref(space=space, name=name, offset=offset), access="read")
+
+
+def writes(space: Any, name: str, offset: int = 0) -> PointerArg:
+    return PointerArg(ref=Ref(space=space, name=name, offset=offset), access="write")
+
+
+def updates(space: Any, name: str) -> PointerArg:
+    return PointerArg(ref=Ref(space=space, name=name), access="read_write")
+
+
+def node(name: str, op: str, module: str = "", line: int = 0, code: str = "") -> SourceNode:
+    location = f"sample.py:{line}" if line else ""
+    return SourceNode(name=name, op=op, module=module, location=location, code=code)
+
+
+def launch(
+    of: Kernel, grid: tuple[int, int, int], *args: Arg, sources: tuple[SourceNode, ...] = ()
+) -> Launch:
+    return Launch(kernel=of.name, grid=grid, args=args, sources=sources)
+
+
+def program(**fields: Any) -> Program:
+    empty: dict[str, Any] = dict(
+        schema_version=1,
+        target="sm_90",
+        num_shards=1,
+        symbols=(),
+        inputs=(),
+        outputs=(),
+        weights=(),
+        constants=(),
+        kernels=(),
+        folding=Procedure(buffers=(), steps=()),
+        main=Procedure(buffers=(), steps=()),
+    )
+    return Program(**(empty | fields))
+
+
+def elementwise(target: str = "sm_90") -> Program:
+    """y = relu(x + 1): one launch from the caller's memory to the caller's memory."""
+    add = kernel("add_relu", pointer("in_ptr0", F32), pointer("out_ptr0", F32), scalar("n", I32))
+    source = node("add", "aten.add.Tensor", "", 12, "return torch.relu(x + 1)")
+    relu = node("relu", "aten.relu.default", "", 12, "return torch.relu(x + 1)")
+    return program(
+        target=target,
+        inputs=(tensor("x", "args[0]", F32, 2, 1000),),
+        outputs=(tensor("output0", "outputs[0]", F32, 2, 1000),),
+        kernels=(add,),
+        main=Procedure(
+            buffers=(),
+            steps=(
+                launch(
+                    add,
+                    (2, 1, 1),
+                    reads("input", "x"),
+                    writes("output", "output0"),
+                    ScalarArg(dtype=I32, value=2000),
+                    sources=(source, relu),
+                ),
+            ),
+        ),
+    )
+
+
+def conv_chain(target: str = "sm_90") -> Program:
+    """Two convolutions with batch-norm folded in at load, a residual added in place, a linear
+    layer: weights that only folding reads, constants, temporaries that share memory."""
+    fold = kernel("fold_norm", *(pointer(n) for n in ("weight", "scale", "bias", "out_w", "out_b")))
+    conv = kernel("conv", *(pointer(n) for n in ("x", "weight", "bias", "out")), num_warps=8)
+    add = kernel("add_", pointer("in_out_ptr0"), pointer("in_ptr1"), scalar("xnumel", I32, True))
+    linear = kernel(
+        "linear",
+        *(pointer(n) for n in ("x", "weight", "bias", "out")),
+        scalar("scale", F32),
+        scalar("rows", DType.INT64),
+    )
+    weights = [
+        Weight(name=f"layers.{i}.{name}", dtype=F16, shape=shape)
+        for i in (0, 1)
+        for name, shape in (
+            ("bn.bias", (16,)),
+            ("bn.weight", (16,)),
+            ("conv.weight", (16, 16, 3, 3)),
+        )
+    ]
+    weights += [
+        Weight(name="fc.bias", dtype=F16, shape=(10,)),
+        Weight(name="fc.weight", dtype=F16, shape=(10, 16)),
+        Weight(name="steps", dtype=DType.INT64, shape=()),
+    ]
+    folding: list[Step] = []
+    convolutions: list[Step] = []
+    for i in (0, 1):
+        module = f"layers.{i}"
+        folding.append(
+            launch(
+                fold,
+                (16, 1, 1),
+                reads("weight", f"{module}.conv.weight"),
+                reads("weight", f"{module}.bn.weight"),
+                reads("weight", f"{module}.bn.bias"),
+                writes("constant", f"{module}.folded"),
+                writes("constant", f"{module}.folded", 4608),
+                sources=(node(f"fold_{i}", "aten.mul.Tensor", module),),
+            )
+        )
+        convolutions.append(
+            launch(
+                conv,
+                (49, 2, 1),
+                reads("arena", "buf0") if i else reads("input", "image"),
+                reads("constant", f"{module}.folded"),
+                reads("constant", f"{module}.folded", 4608),
+                writes("arena", f"buf{i}"),
+                sources=(
+                    node(
+                        f"conv2d_{i}",
+                        "aten.conv2d.default",
+                        f"{module}.conv",
+                        20,
+                        "x = self.bn(self.conv(x))",
+                    ),
+                    node(
+                        f"batch_norm_{i}",
+                        "aten.batch_norm.default",
+                        f"{module}.bn",
+                        20,
+                        "x = self.bn(self.conv(x))",
+                    ),
+                    node(f"relu_{i}", "aten.relu.default", module, 21, "return F.relu(x)  # ??/"),
+                ),
+            )
+        )
+    main: list[Step] = [
+        *convolutions,
+        launch(
+            add,
+            (1, 1, 1),
+            updates("arena", "buf1"),
+            reads("arena", "buf0"),
+            ScalarArg(dtype=I32, value=12544),
+            sources=(node("add", "aten.add.Tensor", "", 30, "x = x + identity"),),
+        ),
+        Copy(
+            dst=Ref(space="arena", name="buf2"),
+            src=Ref(space="arena", name="buf1", offset=64),
+            nbytes=512,
+            sources=(node("slice_1", "aten.slice.Tensor", "", 31, "x = x[:, 2:]"),),
+        ),
+        launch(
+            linear,
+            (1, 1, 1),
+            reads("arena", "buf2"),
+            reads("weight", "fc.weight"),
+            reads("weight", "fc.bias"),
+            writes("output", "logits"),
+            ScalarArg(dtype=F32, value=(0.1).hex()),
+            ScalarArg(dtype=DType.INT64, value=1 << 40),
+            sources=(node("linear", "aten.linear.default", "fc", 32, "return self.fc(x)"),),
+        ),
+    ]
+    return program(
+        target=target,
+        inputs=(tensor("image", "args[0]", F16, 1, 16, 28, 28),),
+        outputs=(tensor("logits", "outputs[0]", F16, 1, 10),),
+        weights=tuple(weights),
+        constants=tuple(buffer(f"layers.{i}.folded", F16, 2320) for i in (0, 1)),
+        kernels=(add, conv, fold, linear),
+        folding=Procedure(buffers=(), steps=tuple(folding)),
+        main=Procedure(
+            buffers=(
+                buffer("buf0", F16, 1, 16, 28, 28),
+                buffer("buf1", F16, 1, 16, 28, 28),
+                buffer("buf2", F16, 256),
+            ),
+            steps=tuple(main),
+        ),
+    )
+
+
+def copies(target: str = "sm_90") -> Program:
+    """No kernel at all: fills, copies, an input that is updated, awkward names and several outputs,
+    of which one is a scalar and one is empty."""
+
+    def ref(space: Any, name: str, offset: int = 0) -> Ref:
+        return Ref(space=space, name=name, offset=offset)
+
+    zeros = (node("zeros", "aten.zeros.default", "", 3, 'cache = torch.zeros(4)  # "*/ \\'),)
+    return program(
+        target=target,
+        inputs=(
+            tensor("class", "kwargs['class']", F32, 4),
+            tensor("state", "args[1]", DType.BOOL, 16),
+        ),
+        outputs=(
+            tensor("a_b", "outputs['a']", F32, 4),
+            tensor("aB", "outputs['b']", F32),
+            tensor("none", "outputs['c']", DType.INT64, 0, 3),
+        ),
+        weights=(Weight(name="table", dtype=F32, shape=(4,)),),
+        constants=(buffer("copied", F32, 4),),
+        folding=Procedure(
+            buffers=(),
+            steps=(
+                Copy(
+                    dst=ref("constant", "copied"), src=ref("weight", "table"), nbytes=16, sources=()
+                ),
+            ),
+        ),
+        main=Procedure(
+            buffers=(buffer("cache", F32, 4),),
+            steps=(
+                Fill(dst=ref("arena", "cache"), byte=0, nbytes=16, sources=zeros),
+                Copy(
+                    dst=ref("arena", "cache", 8),
+                    src=ref("constant", "copied"),
+                    nbytes=8,
+                    sources=(),
+                ),
+                Copy(
+                    dst=ref("output", "a_b"), src=ref("arena", "cache"), nbytes="4 * 4", sources=()
+                ),
+                Copy(dst=ref("output", "aB"), src=ref("input", "class", 4), nbytes=4, sources=()),
+                Fill(dst=ref("input", "state"), byte=1, nbytes=16, sources=()),
+            ),
+        ),
+    )
+
+
+def many_launches(count: int, target: str = "sm_90") -> Program:
+    """A chain of ``count`` launches of ``count // 10`` kernels."""
+    names = ("in_ptr0", "in_ptr1", "in_ptr2", "out_ptr0")
+    kernels = [
+        kernel(f"fused_layer_norm_{i}", *map(pointer, names), scalar("xnumel", I32))
+        for i in range(max(count // 10, 1))
+    ]
+    steps = []
+    for i in range(count):
+        module = f"model.layers.{i // 10}.attention"
+        steps.append(
+            launch(
+                kernels[i % len(kernels)],
+                (64, 12, 1),
+                reads("arena", f"buf{i - 1}") if i else reads("input", "x"),
+                reads("arena", f"buf{max(i - 2, 0)}") if i else reads("input", "x"),
+                reads("weight", f"{module}.weight"),
+                writes("output", "y") if i == count - 1 else writes("arena", f"buf{i}"),
+                ScalarArg(dtype=I32, value=4096),
+                sources=(
+                    node(f"n{i}", "aten.native_layer_norm.default", module, i + 1, "x = f(x)"),
+                ),
+            )
+        )
+    weights = [f"model.layers.{i}.attention.weight" for i in range(-(-count // 10))]
+    return program(
+        target=target,
+        inputs=(tensor("x", "args[0]", F16, 4096),),
+        outputs=(tensor("y", "outputs[0]", F16, 4096),),
+        weights=tuple(Weight(name=name, dtype=F16, shape=(4096,)) for name in weights),
+        kernels=tuple(kernels),
+        main=Procedure(
+            buffers=tuple(buffer(f"buf{i}", F16, 4096) for i in range(count)), steps=tuple(steps)
+        ),
+    )
+
+
+def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
+    """Metadata such as the compile step writes for ``image``."""
+    sizes = [8 if p.kind == "pointer" else INFO[p.dtype].itemsize for p in of.params] + [8, 8]
+    params, end = [], 0
+    for size in sizes:
+        offset = -(-end // size) * size
+        params.append({"offset": offset, "size": size})
+        end = offset + size
+    return {
+        "schema_version": 1,
+        "name": of.name,
+        "target": str(target),
+        "format": "cubin" if target.kind == "sm" else "ptx",
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "ttir_sha256": of.ttir_sha256,
+        "ptx_version": "8.6",
+        "driver": 12000,
+        "threads": 32 * of.num_warps,
+        "num_warps": of.num_warps,
+        "num_ctas": of.num_ctas,
+        "shared_memory": 1024 * of.num_warps,
+        "registers": 64,
+        "local_memory": 0,
+        "spill_stores": 0,
+        "spill_loads": 0,
+        "params": params,
+        "global_scratch": 0,
+        "profile_scratch": 0,
+    }
+
+
+def image_of(of: Kernel, target: Target) -> bytes:
+    return f"image of {of.name} for {target}\n".encode()
+
+
+def write_kernels(out: Path, program: Program, *targets: Target) -> Path:
+    """Writes what the compile step writes for the program's kernels; returns ``out``."""
+    for target in targets:
+        (out / str(target)).mkdir(parents=True, exist_ok=True)
+        for one in program.kernels:
+            image = image_of(one, target)
+            data = metadata(one, target, image)
+            (out / str(target) / f"{one.name}.json").write_text(json.dumps(data))
+            (out / str(target) / f"{one.name}.{data['format']}").write_bytes(image)
+    return out

@@ -1,0 +1,260 @@
+"""Generated C++ is as the golden files say, compiles without a warning and launches what the
+program says."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.codegen import cpp, samples
+
+from wrapgen import codegen
+from wrapgen.dtype import INFO
+from wrapgen.program import Program, weights_digest
+from wrapgen.target import Target, parse
+
+SM_80, SM_90, COMPUTE_90 = parse("sm_80"), parse("sm_90"), parse("compute_90")
+
+GOLDEN = cpp.ROOT / "tests/codegen/golden"
+
+SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
+    "elementwise": (samples.elementwise, [SM_90]),
+    "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
+    "copies": (samples.copies, [SM_80, SM_90]),
+}
+
+UPDATE = "UPDATE_GOLDEN"
+
+
+def generate(name: str, scratch: Path) -> Path:
+    make, targets = SAMPLES[name]
+    programs = {lowering: make(str(lowering)) for lowering in {t.lowering for t in targets}}
+    first = next(iter(programs.values()))
+    kernels = samples.write_kernels(scratch / "kernels", first, *targets)
+    codegen.wrap(name, programs, [kernels], targets, scratch / "model")
+    return scratch / "model"
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_golden(name: str, tmp_path: Path) -> None:
+    """Changes of the generator show as changes of these files; set UPDATE_GOLDEN=1 to write them."""
+    model = generate(name, tmp_path)
+    for file in ("model.h", "model.cc", "entry.cc", "kernels.S"):
+        text = (model / file).read_text()
+        golden = GOLDEN / name / f"{file}.txt"
+        if os.environ.get(UPDATE):
+            golden.parent.mkdir(parents=True, exist_ok=True)
+            golden.write_text(text)
+        assert text == golden.read_text(), f"{golden} differs; run again with {UPDATE}=1 and look"
+
+
+def record(name: str, scratch: Path, compiler: str = "g++") -> dict[str, list[list[str]]]:
+    """Runs a sample's procedures against a recording launcher; returns for each section, such as
+    ``sm_90 main``, the lines it printed, split at blanks."""
+    model = generate(name, scratch)
+    recorder = scratch / "recorder.cc"
+    text = (cpp.ROOT / "tests/codegen/recorder.cc").read_text()
+    recorder.write_text(f"#define MODEL {name}\n{text}")
+    program = cpp.build_model(model, scratch, compiler, recorder)
+    make, targets = SAMPLES[name]
+    sizes = [
+        f"{kernel.name}="
+        + ",".join(
+            "8" if p.kind == "pointer" else str(INFO[p.dtype].itemsize) for p in kernel.params
+        )
+        for kernel in make(str(targets[0].lowering)).kernels
+    ]
+    sections: dict[str, list[list[str]]] = {"model": []}
+    target = section = "model"
+    for line in cpp.run([program, *sizes]).splitlines():
+        words = line.split()
+        if words[0] == "target":
+            target = words[1]
+            section = f"{target} tables"
+        elif words[0] in ("folding", "main", "failing"):
+            section = f"{target} {words[0]}"
+            sections[section] = []
+            continue
+        sections.setdefault(section, []).append(words)
+    return sections
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_compiles_everywhere_without_warnings(name: str, tmp_path: Path) -> None:
+    model = generate(name, tmp_path)
+    flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), f"-I{model}", "-fsyntax-only"]
+    for compiler in cpp.compilers():
+        for optimisation in ("-O0", "-O2"):
+            cpp.run([compiler, *flags, optimisation, model / "model.cc"])
+        cpp.run([compiler, *flags, model / "entry.cc"])
+
+
+def test_elementwise(tmp_path: Path) -> None:
+    sections = record("elementwise", tmp_path)
+    assert sections["model"] == [
+        ["model", "elementwise", "version=1", f"digest={weights_digest(())}"],
+        ["input", "x", "2/32/1", "shape=2,1000,", "strides=1000,1,"],
+        ["output", "output0", "2/32/1", "shape=2,1000,", "strides=1000,1,"],
+    ]
+    kernel = samples.elementwise().kernels[0].name
+    assert sections["sm_90 tables"] == [
+        ["target", "sm_90", "9.0", "ptx=0", "driver=12000"],
+        ["memory", "0", "0", "0", "0", "0"],
+        ["kernel", kernel, "threads=128", "shared=4096", "cluster=1", "params=5", "aligned=1"]
+        + ["terminated=0", "image", "of", kernel, "for", "sm_90"],
+    ]
+    assert sections["sm_90 folding"] == []
+    arguments = ["8:0x1000000", "8:0x2000000", "4:0x7d0", "8:0x0", "8:0x0"]
+    assert sections["sm_90 main"] == [["launch", kernel, "2x1x1", "caller", *arguments]]
+    assert sections["sm_90 failing"][-1][:2] == ["status", "6"]
+
+
+def test_conv_chain(tmp_path: Path) -> None:
+    """Folding reads staging and writes constants; ``main`` reads weights and constants; the last
+    temporary takes the place of the first."""
+    sections = record("conv_chain", tmp_path)
+    add, conv, fold, linear = (kernel.name for kernel in samples.conv_chain().kernels)
+    assert sections["sm_90 folding"] == [
+        ["launch", fold, "16x1x1", "owned", "8:0x50000200", "8:0x50000100", "8:0x50000000"]
+        + ["8:0x60000000", "8:0x60001200", "8:0x0", "8:0x0"],
+        ["launch", fold, "16x1x1", "owned", "8:0x50001600", "8:0x50001500", "8:0x50001400"]
+        + ["8:0x60001300", "8:0x60002500", "8:0x0", "8:0x0"],
+    ]
+    scale = f"4:0x{struct.unpack('<I', struct.pack('<f', 0.1))[0]:x}"
+    main = [
+        ["launch", conv, "49x2x1", "caller", "8:0x1000000", "8:0x60000000", "8:0x60001200"]
+        + ["8:0x70000000", "8:0x0", "8:0x0"],
+        ["launch", conv, "49x2x1", "owned", "8:0x70000000", "8:0x60001300", "8:0x60002500"]
+        + ["8:0x70006200", "8:0x0", "8:0x0"],
+        ["launch", add, "1x1x1", "owned", "8:0x70006200", "8:0x70000000", "4:0x3100"]
+        + ["8:0x0", "8:0x0"],
+        ["copy", "0x70000000", "0x70006240", "512", "owned"],
+        ["launch", linear, "1x1x1", "caller", "8:0x70000000", "8:0x40000100", "8:0x40000000"]
+        + ["8:0x2000000", scale, "8:0x10000000000", "8:0x0", "8:0x0"],
+    ]
+    assert sections["sm_90 main"] == main
+    assert sections["compute_90 main"] == main
+    tables = sections["compute_90 tables"]
+    assert tables[0] == ["target", "compute_90", "9.0", "ptx=1", "driver=12000"]
+    assert tables[1] == ["memory", "768", "10496", "9728", "0", "50176"]
+    assert [row for row in tables if row[0] == "weight"][2] == [
+        *["weight", "layers.0.conv.weight", "2/16", "nbytes=4608", "offset=512"],
+        *["folding_only=1", "shape=16,16,3,3,"],
+    ]
+    images = [row for row in tables if row[0] == "kernel"]
+    assert [row[1] for row in images] == [add, conv, fold, linear]
+    assert all(row[7] == "terminated=1" and row[-1] == "compute_90" for row in images)
+
+
+def test_copies(tmp_path: Path) -> None:
+    sections = record("copies", tmp_path)
+    assert sections["model"][1:] == [
+        ["input", "class", "2/32/1", "shape=4,", "strides=1,"],
+        ["input", "state", "6/8/1", "shape=16,", "strides=1,"],
+        ["output", "a_b", "2/32/1", "shape=4,", "strides=1,"],
+        ["output", "aB", "2/32/1", "shape=", "strides="],
+        ["output", "none", "0/64/1", "shape=0,3,", "strides=3,1,"],
+    ]
+    assert sections["sm_80 folding"] == [["copy", "0x60000000", "0x50000000", "16", "owned"]]
+    assert sections["sm_80 main"] == sections["sm_90 main"]
+    assert sections["sm_90 main"] == [
+        ["fill", "0x70000000", "0", "16", "owned"],
+        ["copy", "0x70000008", "0x60000000", "8", "owned"],
+        ["copy", "0x2000000", "0x70000000", "16", "caller"],
+        ["copy", "0x2100000", "0x1000004", "4", "caller"],
+        ["fill", "0x1100000", "1", "16", "caller"],
+    ]
+
+
+def test_each_operation_is_followed_back_to_its_line(tmp_path: Path) -> None:
+    text = (generate("conv_chain", tmp_path) / "model.cc").read_text()
+    assert re.search(
+        r"  // \[1\] sample\.py:20: x = self\.bn\(self\.conv\(x\)\)\n"
+        r"  //     layers\.1\.conv \(aten\.conv2d\.default\), layers\.1\.bn \(aten\.batch_norm\.default\)\n"
+        r"  //     sample\.py:21: return F\.relu\(x\).*\n"
+        r"  //     layers\.1 \(aten\.relu\.default\)\n"
+        r"  AOTI_RETURN_IF_ERROR\(kernels::conv_[0-9a-f]{12}\(\n",
+        text,
+    )
+
+
+def test_typed_class_takes_tensors_by_name(tmp_path: Path) -> None:
+    """A user's program against the header, the C ABI replaced by functions that look at what they
+    get."""
+    model = generate("copies", tmp_path)
+    user = tmp_path / "user.cc"
+    user.write_text(_USER)
+    program = cpp.build_model(model, tmp_path, "g++", user)
+    assert cpp.run([program]).splitlines() == [
+        "load weights.safetensors",
+        "create 2",
+        "run 2 inputs 3 outputs: 4 floats at 0x1000, bools at 0x2000, 0 dimensions, device 1",
+        "status 1: no such stream",
+        "destroy session",
+        "destroy model",
+    ]
+
+
+_USER = r"""
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+
+#include "model.h"
+
+struct AotiModel {};
+struct AotiSession {};
+static AotiModel the_model;
+static AotiSession the_session;
+
+int32_t aoti_model_load(const AotiDescription* description, const AotiModelOptions* options,
+                        AotiModel** model, AotiStatus* status) {
+  if (description != copies_description()) std::abort();
+  std::printf("load %s\n", options->weights_path);
+  *model = &the_model;
+  status->code = AOTI_OK;
+  return AOTI_OK;
+}
+void aoti_model_destroy(AotiModel*) { std::printf("destroy model\n"); }
+int32_t aoti_session_create(AotiModel* model, const AotiSessionOptions* options,
+                            AotiSession** session, AotiStatus*) {
+  if (model != &the_model) std::abort();
+  std::printf("create %d\n", static_cast<int>(options->flags));
+  *session = &the_session;
+  return AOTI_OK;
+}
+void aoti_session_destroy(AotiSession*) { std::printf("destroy session\n"); }
+int32_t aoti_session_run(AotiSession*, const DLTensor* const* inputs, uint64_t num_inputs,
+                         const DLTensor* const* outputs, uint64_t num_outputs, void*,
+                         AotiStatus* status) {
+  std::printf("run %" PRIu64 " inputs %" PRIu64 " outputs: %" PRId64 " floats at %p, bools at %p, "
+              "%d dimensions, device %d\n", num_inputs, num_outputs, inputs[0]->shape[0],
+              inputs[0]->data, inputs[1]->data, outputs[1]->ndim, outputs[1]->device.device_id);
+  std::snprintf(status->message, sizeof status->message, "no such stream");
+  return AOTI_INVALID_ARGUMENT;
+}
+
+int main() {
+  copies::Copies model;
+  AotiModelOptions options = {sizeof options, "weights.safetensors", nullptr, 0, nullptr, 1, 0};
+  if (!copies::Copies::Load(options, &model).ok()) return 1;
+  copies::Copies::Session session;
+  AotiSessionOptions flags = {sizeof flags, AOTI_SESSION_NO_CHECKS};
+  if (!model.CreateSession(&flags, &session).ok()) return 1;
+  auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
+  const DLTensor x = aoti::View<copies::inputs::Class>(at(0x1000), 1);
+  const DLTensor state = aoti::View<copies::inputs::State>(at(0x2000), 1);
+  const DLTensor a = aoti::View<copies::outputs::AB>(at(0x3000), 1);
+  const DLTensor b = aoti::View<copies::outputs::AB_2>(at(0x4000), 1);
+  const DLTensor c = aoti::View<copies::outputs::None>(at(0x5000), 1);
+  copies::Copies::Inputs inputs = {};
+  inputs.class_2 = &x;
+  inputs.state = &state;
+  const aoti::Status status = session.Run(inputs, {&a, &b, &c}, nullptr);
+  std::printf("status %d: %s\n", static_cast<int>(status.code()), status.message());
+}
+"""
