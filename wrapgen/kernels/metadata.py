@@ -1,0 +1,167 @@
+"""What downstream must know of a compiled kernel, gathered from four witnesses that must agree.
+
+The launch as lowering declared it, Triton's statement, ptxas's report, and the cubin itself. Where
+the cubin says it, its word is what is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from wrapgen.kernels import cubin
+from wrapgen.kernels.cubin import Cubin, Slot
+from wrapgen.kernels.errors import KernelCompileError, KernelResourceError
+from wrapgen.kernels.launch import POINTER_BYTES, Launch
+from wrapgen.kernels.ptx import Ptx
+from wrapgen.kernels.ptxas import Assembled
+from wrapgen.target import Device, Target
+
+SCHEMA_VERSION: Final = 1
+
+SCRATCH_PARAMS: Final = ("global_scratch", "profile_scratch")
+"""The pointers that Triton 3.7 appends to every kernel's parameters."""
+
+_REGISTER_UNIT: Final = 256
+"""Registers are allocated to a warp in multiples of this, for compute capability 3.0 and later
+(CUDA occupancy calculator, "register allocation unit size")."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """Facts about one compiled kernel; the fields of ``<kernel>.json``.
+
+    ``sha256`` is that of the image; ``format`` is ``cubin`` or ``ptx``. ``threads`` of a block,
+    ``num_warps`` of a block, ``num_ctas`` blocks of a cluster; ``shared_memory`` in bytes a block,
+    all dynamic. ``registers``, ``local_memory`` (stack, spills included), ``spill_stores`` and
+    ``spill_loads`` are a thread's, the last three in bytes; for PTX they hold on the device it
+    is named after, a later device's driver may decide otherwise. ``params`` are offset and size
+    in bytes of each parameter, the two scratch pointers at the end included. ``driver`` is the
+    least CUDA version a driver must have, as cuDriverGetVersion spells it: 12080 is 12.8.
+    """
+
+    schema_version: int
+    name: str
+    target: str
+    format: str
+    sha256: str
+    ttir_sha256: str
+    ptx_version: str
+    driver: int
+    threads: int
+    num_warps: int
+    num_ctas: int
+    shared_memory: int
+    registers: int
+    local_memory: int
+    spill_stores: int
+    spill_loads: int
+    params: tuple[Slot, ...]
+    global_scratch: int
+    profile_scratch: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the metadata as plain JSON values."""
+        fields = dataclasses.asdict(self)
+        fields["params"] = list(fields["params"])
+        return fields
+
+
+def gather(
+    launch: Launch, target: Target, ptx: Ptx, assembled: Assembled
+) -> tuple[Metadata, bytes]:
+    """Returns the metadata and the image: the cubin, or the PTX if that is the target's kind.
+
+    Raises ``KernelCompileError`` that lists every disagreement, ``KernelResourceError`` where the
+    declared device cannot run the launch.
+    """
+    binary = cubin.read(assembled.cubin)
+    faults = list(_faults(launch, ptx, assembled, binary))
+    if faults:
+        raise KernelCompileError("\n".join(f"kernel {launch.name}: {fault}" for fault in faults))
+    excesses = list(_excesses(target.device, ptx, binary))
+    if excesses:
+        raise KernelResourceError(
+            f"kernel {launch.name}: {launch.config} is impossible on {target} "
+            f"({target.device.name}): {'; '.join(excesses)}"
+        )
+    portable = target.kind == "compute"
+    image = ptx.text.encode("utf-8") if portable else assembled.cubin
+    # PTX 8.0 to 8.5 came with CUDA 12.0 to 12.5 (PTX ISA, "Release Notes"). Machine code runs with
+    # any driver of the major version whose toolkit made it.
+    driver = 12000 + 10 * (ptx.version - 80) if portable else 1000 * (binary.cuda // 10)
+    major, minor = divmod(ptx.version, 10)
+    metadata = Metadata(
+        schema_version=SCHEMA_VERSION,
+        name=binary.entry,
+        target=str(target),
+        format="ptx" if portable else "cubin",
+        sha256=hashlib.sha256(image).hexdigest(),
+        ttir_sha256=launch.ttir_sha256,
+        ptx_version=f"{major}.{minor}",
+        driver=driver,
+        threads=binary.threads,
+        num_warps=ptx.warps,
+        num_ctas=binary.cluster,
+        shared_memory=ptx.shared_memory,
+        registers=binary.registers,
+        local_memory=binary.stack,
+        spill_stores=assembled.report.spill_stores,
+        spill_loads=assembled.report.spill_loads,
+        params=binary.params,
+        global_scratch=ptx.global_scratch,
+        profile_scratch=ptx.profile_scratch,
+    )
+    return metadata, image
+
+
+def _faults(launch: Launch, ptx: Ptx, assembled: Assembled, binary: Cubin) -> Iterator[str]:
+    """Yields every point on which the witnesses disagree."""
+    report = assembled.report
+    for what, expected, got, source in (
+        ("entry point", launch.name, binary.entry, "the cubin"),
+        ("blocks of a cluster", launch.num_ctas, binary.cluster, "the cubin"),
+        ("threads of a block", 32 * ptx.warps, binary.threads, "the cubin"),
+        ("registers", report.registers, binary.registers, "the cubin, not ptxas,"),
+        ("bytes of stack frame", report.stack, binary.frame, "the cubin, not ptxas,"),
+        ("bytes of static shared memory", 0, report.static_shared_memory, "ptxas"),
+    ):
+        if expected != got:
+            yield f"{what}: expected {expected}, {source} says {got}"
+    if ptx.warps < launch.num_warps:
+        yield f"warps of a block: expected {launch.num_warps}, Triton says {ptx.warps}"
+    expected_params = [(param.name, param.nbytes) for param in launch.params]
+    expected_params += [(name, POINTER_BYTES) for name in SCRATCH_PARAMS]
+    if len(expected_params) != len(binary.params):
+        yield (
+            f"parameters: expected {len(expected_params)} ({len(launch.params)} of the launch and "
+            f"{len(SCRATCH_PARAMS)} that Triton appends), the cubin has {len(binary.params)}"
+        )
+    else:
+        for i, ((name, size), slot) in enumerate(zip(expected_params, binary.params, strict=True)):
+            if size != slot.size:
+                yield (
+                    f"parameter {i} ({name!r}): expected {size} bytes, the cubin has "
+                    f"{slot.size} bytes at offset {slot.offset}"
+                )
+    for what, size in (("global", ptx.global_scratch), ("profile", ptx.profile_scratch)):
+        if size:
+            yield (
+                f"needs {size} bytes of {what} scratch memory a block, which a Program cannot "
+                "describe; do without what needs it (tensor descriptors made in the kernel, "
+                "profiling)"
+            )
+
+
+def _excesses(device: Device, ptx: Ptx, binary: Cubin) -> Iterator[str]:
+    """Yields every resource of which one block needs more than the device has."""
+    registers = -(-binary.registers * device.warp_size // _REGISTER_UNIT) * _REGISTER_UNIT
+    for what, need, limit in (
+        ("bytes of shared memory", ptx.shared_memory, device.shared_memory_per_block_optin),
+        ("threads", binary.threads, device.max_threads_per_block),
+        ("registers", registers * ptx.warps, device.registers_per_multiprocessor),
+    ):
+        if need > limit:
+            yield f"a block needs {need} {what}, the device has {limit}"

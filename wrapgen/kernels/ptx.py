@@ -1,0 +1,243 @@
+"""TTIR to PTX, with Triton's own passes and its LLVM.
+
+Triton compiles for the machine it runs on; here the target is declared. What is chosen for each
+target stands in one table, ``code_path``:
+
+* ``sm_80``, ``sm_90``: what ``triton.compile`` does for that capability, to the letter. On Hopper
+  that is code for ``sm_90a``, which no later device runs.
+* ``compute_90``: PTX that any later device can run, which rules out what is particular to Hopper:
+  ``wgmma`` and ``setmaxnreg`` exist on ``sm_90a`` alone. Triton chooses them by capability in its
+  passes, so the passes are told 8.9, the last generation with ``mma.sync`` as its best and with
+  8-bit floats; LLVM then generates instructions for plain ``sm_90``, which has all of those.
+  ``compute_80`` needs no such care: Ampere has nothing that later devices lack.
+
+The version (ISA) of portable PTX is 8.0, which every CUDA 12 driver reads, or 8.4 for a kernel with
+matrix products of 8-bit floats: a driver refuses PTX newer than itself, but takes machine code of
+any toolkit of its major version (CUDA Compatibility, "Minor Version Compatibility").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from wrapgen.kernels.errors import KernelCompileError
+from wrapgen.kernels.launch import Launch, check_resources, check_ttir
+from wrapgen.target import Target
+
+TRITON_VERSION: Final = "3.7.1"
+"""The one version that the stages below are written for and tested with."""
+
+_TRIPLE: Final = "nvptx64-nvidia-cuda"
+
+
+@dataclasses.dataclass(frozen=True)
+class CodePath:
+    """The choices that lead from a target to code.
+
+    ``passes`` is the capability that Triton's passes are told, ``processor`` what LLVM generates
+    instructions for, ``ptx_version`` ten times the version of the PTX ISA, ``assemble_for`` what
+    ptxas is given as ``--gpu-name``.
+    """
+
+    passes: int
+    processor: str
+    ptx_version: int
+    assemble_for: str
+
+
+_SASS_PTX_VERSION: Final = 87  # what Triton 3.7.1 takes for the ptxas 12.8 in its wheel
+_PORTABLE_PTX_VERSION: Final = 80
+_FLOAT8_PTX_VERSION: Final = 84
+_FLOAT8_PRODUCT: Final = re.compile(r"\bmma\.sync\.\S*\.e[45]m[23]\b")
+
+_CODE_PATHS: Final = {
+    Target(80, "sm"): CodePath(80, "sm_80", _SASS_PTX_VERSION, "sm_80"),
+    Target(80, "compute"): CodePath(80, "sm_80", _PORTABLE_PTX_VERSION, "sm_80"),
+    Target(90, "sm"): CodePath(90, "sm_90a", _SASS_PTX_VERSION, "sm_90a"),
+    Target(90, "compute"): CodePath(89, "sm_90", _PORTABLE_PTX_VERSION, "sm_90"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ptx:
+    """PTX of one kernel and what Triton says about it.
+
+    ``version`` is ten times that of the PTX ISA. ``warps`` counts the warps of a block, helpers of warp specialisation included;
+    ``shared_memory`` is dynamic, in bytes a block; the scratch sizes are bytes of device memory a
+    block that the launch would have to provide.
+    """
+
+    text: str
+    version: int
+    warps: int
+    shared_memory: int
+    global_scratch: int
+    profile_scratch: int
+
+
+def code_path(target: Target) -> CodePath:
+    """Returns the choices for ``target``; raises ``KernelCompileError`` where there are none."""
+    try:
+        return _CODE_PATHS[target]
+    except KeyError:
+        known = ", ".join(str(each) for each in sorted(_CODE_PATHS))
+        raise KernelCompileError(f"{target}: kernels compile for {known} only") from None
+
+
+def preload() -> None:
+    """Imports Triton and sets up LLVM, so that processes forked from this one need not."""
+    triton = _import_triton()
+    context = triton.ir.context()
+    triton.ir.load_dialects(context)
+    triton.backend(90).load_dialects(context)
+    triton.llvm.init_targets()
+
+
+def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
+    """Compiles TTIR for ``target`` and checks it against the launch.
+
+    Works in the current directory, which must be private and empty, with the environment as it is:
+    callers see to it that no variable that steers Triton or LLVM is set (wrapgen.kernels.process).
+    Raises ``KernelCompileError``; what Triton printed about the reason is on stderr.
+    """
+    triton = _import_triton()
+    path = code_path(target)
+    check_resources(launch, target)
+    backend = triton.backend(path.passes)
+    options: dict[str, Any] = {
+        "num_warps": launch.num_warps,
+        "num_stages": launch.num_stages,
+        "num_ctas": launch.num_ctas,
+        "maxnreg": launch.maxnreg,
+        "ptx_version": path.ptx_version,  # else Triton runs ptxas to ask its version
+    }
+    parsed = backend.parse_options(options)
+    # No line tables: they would record the name of the TTIR file.
+    triton.knobs.compilation.disable_line_info = True
+
+    # A fixed relative name: operations without a location get that of the file they are read from.
+    source = Path(f"{launch.name}.ttir")
+    source.write_bytes(ttir)
+    context = triton.ir.context()
+    triton.ir.load_dialects(context)
+    backend.load_dialects(context)
+    with _failing(f"the TTIR of kernel {launch.name} does not parse"):
+        module = triton.ir.parse_mlir_module(str(source), context)
+    module.context = context  # the module does not keep it alive
+    text = module.str_nodebug()
+    if "!tt.tensordesc" in text:
+        raise KernelCompileError(
+            f"kernel {launch.name}: uses tensor descriptors, which need scratch memory that no "
+            "launch provides; use pointers"
+        )
+    check_ttir(launch, text)
+
+    said: dict[str, Any] = {}
+    with _failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
+        module = backend.make_ttgir(module, said, parsed, path.passes)
+        llir = backend.make_llir(module, said, parsed, path.passes)
+        version = path.ptx_version
+        ptx = _translate(triton, llir, path.processor, version)
+        if target.kind == "compute" and _FLOAT8_PRODUCT.search(ptx):
+            version = _FLOAT8_PTX_VERSION
+            ptx = _translate(triton, llir, path.processor, version)
+    _check_header(launch.name, ptx, path.processor, version)
+    shared_memory = int(said["shared"])
+    if (".extern .shared" in ptx) != (shared_memory > 0):
+        raise KernelCompileError(
+            f"kernel {launch.name}: Triton says {shared_memory} bytes of shared memory, the PTX "
+            f"{'uses' if '.extern .shared' in ptx else 'does not use'} shared memory"
+        )
+    return Ptx(
+        text=ptx,
+        version=version,
+        warps=int(said.get("num_warps", launch.num_warps)),
+        shared_memory=shared_memory,
+        global_scratch=int(said["global_scratch_size"] or 0),
+        profile_scratch=int(said["profile_scratch_size"] or 0),
+    )
+
+
+def _translate(triton: _Triton, llir: str, processor: str, version: int) -> str:
+    """Runs LLVM's code generator, with the flag and the contraction of products and sums that
+    Triton chooses by default."""
+    fuse_products_and_sums = True
+    return str(
+        triton.llvm.translate_to_asm(
+            llir,
+            _TRIPLE,
+            processor,
+            f"+ptx{version}",
+            ["nvptx-mad-wide-opt"],
+            fuse_products_and_sums,
+            False,
+        )
+    )
+
+
+def _check_header(name: str, ptx: str, processor: str, version: int) -> None:
+    """Checks that the PTX is what was asked for: entry point, version and processor."""
+    major, minor = divmod(version, 10)
+    for what, pattern, expected in (
+        ("entry points", r"^\.visible \.entry (\w+)\(", name),
+        ("version", r"^\.version (\S+)$", f"{major}.{minor}"),
+        ("target", r"^\.target (.+)$", processor),
+    ):
+        found = re.findall(pattern, ptx, re.MULTILINE)
+        if found != [expected]:
+            raise KernelCompileError(
+                f"kernel {name}: {what} of the PTX: expected {expected}, got {', '.join(found)}"
+            )
+
+
+@contextlib.contextmanager
+def _failing(message: str) -> Iterator[None]:
+    """Turns what Triton's bindings raise into a ``KernelCompileError`` that says what failed."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        raise KernelCompileError(f"{message}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Triton:
+    """The parts of Triton used here."""
+
+    ir: Any
+    llvm: Any
+    knobs: Any
+    compiler: Any
+    gpu_target: Any
+
+    def backend(self, capability: int) -> Any:
+        return self.compiler.CUDABackend(self.gpu_target("cuda", capability, 32))
+
+
+def _import_triton() -> _Triton:
+    """Imports Triton, without torch and without a driver."""
+    # Without this, Triton reads the metadata of every installed package to find its backends, and
+    # loads whatever other package claims to be one.
+    known = os.environ.get("TRITON_BACKENDS_IN_TREE")
+    os.environ["TRITON_BACKENDS_IN_TREE"] = "1"
+    try:
+        import triton
+        from triton._C.libtriton import ir, llvm
+        from triton.backends.compiler import GPUTarget
+        from triton.backends.nvidia import compiler
+    finally:
+        if known is None:
+            del os.environ["TRITON_BACKENDS_IN_TREE"]
+        else:
+            os.environ["TRITON_BACKENDS_IN_TREE"] = known
+    if triton.__version__ != TRITON_VERSION:
+        raise KernelCompileError(
+            f"Triton is {triton.__version__}: expected {TRITON_VERSION}, the version that this "
+            "wrapgen drives"
+        )
+    return _Triton(ir, llvm, triton.knobs, compiler, GPUTarget)

@@ -1,0 +1,217 @@
+"""Compiles kernels: one, several, or a shard directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from wrapgen.kernels import cubin, ptx, ptxas
+from wrapgen.kernels import launch as launches
+from wrapgen.kernels import metadata as metadata_module
+from wrapgen.kernels.errors import KernelCompileError
+from wrapgen.kernels.launch import Launch
+from wrapgen.kernels.metadata import Metadata
+from wrapgen.kernels.process import run_all
+from wrapgen.target import Target
+
+_ENVIRONMENT: Final[dict[str, str]] = {}
+"""The compiler's environment. Triton, MLIR and LLVM obey dozens of variables; they see none."""
+
+_MOST_ERRORS: Final = 10
+"""Of a shard's failures, how many are told in full."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One kernel to compile for one target. ``origin`` names the TTIR in messages."""
+
+    ttir: bytes
+    launch: Launch
+    target: Target
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledKernel:
+    """A compiled kernel: the image (cubin or PTX), the PTX it was made from, and its metadata."""
+
+    image: bytes
+    ptx: str
+    metadata: Metadata
+
+
+def preload() -> None:
+    """Imports and sets up what compiling needs, so that processes forked from this one need not."""
+    ptx.preload()
+    cubin.preload()
+
+
+def compile_kernels(
+    requests: Sequence[Request],
+    *,
+    ptxas_path: Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> list[CompiledKernel | KernelCompileError]:
+    """Compiles kernels, each in a process of its own; returns results in order of requests.
+
+    A kernel that fails leaves its error in the list (``KernelResourceError`` where only the
+    declared device stands in the way), so that configurations can be tried. ``jobs`` processes run
+    at a time. ``progress`` gets a line of text per finished kernel.
+
+    The result depends on the requests and on Triton and ptxas, and on nothing else.
+    """
+    assembler = ptxas.default_ptxas() if ptxas_path is None else ptxas.check_ptxas(ptxas_path)
+    for request in requests:
+        ptx.code_path(request.target)
+    if not requests:
+        return []
+    preload()
+    done = 0
+
+    def finished(index: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            request = requests[index]
+            progress(f"[{done}/{len(requests)}] {request.launch.name} for {request.target}")
+
+    outcomes = run_all(
+        [functools.partial(_compile, request, assembler) for request in requests],
+        jobs=jobs,
+        environment=_ENVIRONMENT,
+        finished=finished,
+    )
+    results: list[CompiledKernel | KernelCompileError] = []
+    for request, outcome in zip(requests, outcomes, strict=True):
+        said = f"\n{outcome.output.rstrip()}" if outcome.output.strip() else ""
+        if outcome.death:
+            results.append(
+                KernelCompileError(
+                    f"{request.origin}: the compiler {outcome.death} on kernel "
+                    f"{request.launch.name} for {request.target}{said}"
+                )
+            )
+        elif isinstance(outcome.error, KernelCompileError):
+            kind = type(outcome.error)
+            results.append(kind(f"{request.origin}: {outcome.error}{said}"))
+        elif outcome.error is not None:
+            raise outcome.error
+        else:
+            assert outcome.value is not None
+            results.append(outcome.value)
+    return results
+
+
+def _compile(request: Request, assembler: Path) -> CompiledKernel:
+    """Runs in a child process, in an empty directory and environment."""
+    path = ptx.code_path(request.target)
+    generated = ptx.generate(request.ttir, request.launch, request.target)
+    assembled = ptxas.assemble(request.launch, generated.text, path.assemble_for, assembler)
+    metadata, image = metadata_module.gather(request.launch, request.target, generated, assembled)
+    return CompiledKernel(image, generated.text, metadata)
+
+
+def compile_shard(
+    shard: Path,
+    targets: Sequence[Target],
+    out: Path,
+    *,
+    ptxas_path: Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Compiles every kernel of a shard for every target.
+
+    Reads ``<kernel>.ttir`` and ``<kernel>.json`` in ``shard``, which may be empty; writes
+    ``<target>/<kernel>.cubin`` (``.ptx`` for ``compute_*``) and ``<target>/<kernel>.json`` in
+    ``out``, which must not exist or be an empty directory, and stays as it was on failure. All
+    targets must have one compute capability, the one the shard was lowered for. ``ptxas_path`` is
+    the ptxas to use, by default the one in Triton's wheel.
+
+    Raises ``KernelCompileError`` that tells every kernel's fault.
+    """
+    _check_targets(targets)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise KernelCompileError(f"{out}: expected an empty directory or none")
+    requests = [
+        Request(ttir, launch, target, origin)
+        for target in sorted(targets)
+        for ttir, launch, origin in _read(shard, target)
+    ]
+    results = compile_kernels(requests, ptxas_path=ptxas_path, jobs=jobs, progress=progress)
+    errors = [str(result) for result in results if isinstance(result, KernelCompileError)]
+    if errors:
+        if len(errors) > _MOST_ERRORS:
+            errors[_MOST_ERRORS:] = [f"and {len(errors) - _MOST_ERRORS} more kernels"]
+        raise KernelCompileError("\n".join(errors))
+    compiled = [result for result in results if isinstance(result, CompiledKernel)]
+    _write(out, [str(target) for target in sorted(targets)], compiled)
+
+
+def _check_targets(targets: Sequence[Target]) -> None:
+    names = ", ".join(str(target) for target in targets)
+    if not targets:
+        raise KernelCompileError("no target: expected at least one")
+    if len(set(targets)) != len(targets):
+        raise KernelCompileError(f"targets {names}: one is named twice")
+    if len({target.capability for target in targets}) != 1:
+        raise KernelCompileError(
+            f"targets {names}: a shard is lowered for one compute capability; "
+            "compile each capability's shards by themselves"
+        )
+
+
+def _read(shard: Path, target: Target) -> list[tuple[bytes, Launch, str]]:
+    """Returns TTIR, launch and the TTIR's path of each kernel, sorted by name."""
+    if not shard.is_dir():
+        raise KernelCompileError(f"{shard}: no directory: expected a shard that lower wrote")
+    names = sorted(entry.name for entry in shard.iterdir())
+    stems = sorted({Path(name).stem for name in names})
+    expected = {f"{stem}{suffix}" for stem in stems for suffix in (".json", ".ttir")}
+    for name in sorted(expected.symmetric_difference(names)):
+        state = "is missing" if name in expected else "does not belong in a shard"
+        raise KernelCompileError(f"{shard / name}: {state}: expected <kernel>.ttir and .json")
+    kernels = []
+    for stem in stems:
+        source = shard / f"{stem}.ttir"
+        launch = launches.load(shard / f"{stem}.json")
+        ttir = source.read_bytes()
+        digest = hashlib.sha256(ttir).hexdigest()
+        if digest != launch.ttir_sha256:
+            raise KernelCompileError(
+                f"{source}: SHA-256 is {digest}, {stem}.json says {launch.ttir_sha256}"
+            )
+        if launch.target is not None and launch.target != target.lowering:
+            raise KernelCompileError(
+                f"{source}: lowered for {launch.target}, cannot be compiled for {target}"
+            )
+        kernels.append((ttir, launch, str(source)))
+    return kernels
+
+
+def _write(out: Path, targets: Sequence[str], kernels: Sequence[CompiledKernel]) -> None:
+    """Writes everything beside ``out``, then moves it there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        whole = Path(scratch) / "out"
+        for target in targets:
+            (whole / target).mkdir(parents=True)
+        for kernel in kernels:
+            metadata = kernel.metadata
+            stem = whole / metadata.target / metadata.name
+            stem.with_suffix(f".{metadata.format}").write_bytes(kernel.image)
+            text = json.dumps(metadata.as_json(), sort_keys=True, indent=2, ensure_ascii=False)
+            stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        if out.exists():  # the build system made it, and may watch it: fill it
+            for target in targets:
+                os.rename(whole / target, out / target)
+        else:
+            os.rename(whole, out)
