@@ -72,6 +72,7 @@ class Convolution:
             k=self.kernel[0] * self.kernel[1] * self.in_channels,
             itemsize=itemsize,
             taps=self.kernel[0] * self.kernel[1],
+            image=self.batch * self.in_channels * self.in_size[0] * self.in_size[1],
         )
 
     def constants(self, tile: Tile, precision: str = "ieee") -> dict[str, Any]:
