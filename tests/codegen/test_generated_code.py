@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.codegen import cpp, samples
 
+from tests.codegen import cpp, samples
 from wrapgen import codegen
 from wrapgen.dtype import INFO
 from wrapgen.program import Program, weights_digest
@@ -41,7 +41,7 @@ def generate(name: str, scratch: Path) -> Path:
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
 def test_golden(name: str, tmp_path: Path) -> None:
-    """Changes of the generator show as changes of these files; set UPDATE_GOLDEN=1 to write them."""
+    """A change of the generator shows as a change of these files; UPDATE_GOLDEN=1 writes them."""
     model = generate(name, tmp_path)
     for file in ("model.h", "model.cc", "entry.cc", "kernels.S"):
         text = (model / file).read_text()
@@ -174,7 +174,8 @@ def test_each_operation_is_followed_back_to_its_line(tmp_path: Path) -> None:
     text = (generate("conv_chain", tmp_path) / "model.cc").read_text()
     assert re.search(
         r"  // \[1\] sample\.py:20: x = self\.bn\(self\.conv\(x\)\)\n"
-        r"  //     layers\.1\.conv \(aten\.conv2d\.default\), layers\.1\.bn \(aten\.batch_norm\.default\)\n"
+        r"  //     layers\.1\.conv \(aten\.conv2d\.default\), "
+        r"layers\.1\.bn \(aten\.batch_norm\.default\)\n"
         r"  //     sample\.py:21: return F\.relu\(x\).*\n"
         r"  //     layers\.1 \(aten\.relu\.default\)\n"
         r"  AOTI_RETURN_IF_ERROR\(kernels::conv_[0-9a-f]{12}\(\n",

@@ -14,19 +14,24 @@ LIMITS: Final = (("x", (1 << 31) - 1), ("y", 65535), ("z", 65535))
 Guide, table "Technical Specifications per Compute Capability"."""
 
 
-def extents(at: str, grid: Sequence[Dim], num_ctas: int) -> tuple[int, int, int]:
-    """The grid in Triton programs, checked; ``at`` begins the message.
+def extents(grid: Sequence[Dim]) -> tuple[int, int, int]:
+    """The grid in Triton programs."""
+    x, y, z = (expression.evaluate(size) for size in grid)
+    return x, y, z
+
+
+def check(at: str, grid: tuple[int, int, int], num_ctas: int) -> None:
+    """Raises ``CodegenError`` that begins with ``at`` for a grid that no GPU takes.
 
     ``num_ctas`` is the blocks of one program, which the runtime multiplies x by.
     """
-    x, y, z = (expression.evaluate(size) for size in grid)
+    x, y, z = grid
     for (axis, limit), blocks in zip(LIMITS, (x * num_ctas, y, z), strict=True):
         if blocks > limit:
             raise CodegenError(
                 f"{at}: {blocks} blocks in direction {axis}, the hardware takes {limit}; "
                 "split the grid over other directions"
             )
-    return x, y, z
 
 
 def cpp(grid: tuple[int, int, int]) -> str:

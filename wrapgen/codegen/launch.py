@@ -21,7 +21,7 @@ _PARAMETER_SCOPE: Final = frozenset(
 
 
 class Kernels:
-    """C++ names of a program's kernels."""
+    """C++ names of the kernels that a program launches."""
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         functions, indices = Namer(), Namer()
@@ -88,10 +88,10 @@ def _step(procedure: str, i: int, step: Step, blocks: args.Blocks, kernels: Kern
     pointers = f"Pointers::{whose}"
     match step:
         case Launch():
-            kernel = kernels.kernels[step.kernel]
-            extents = grid.extents(f"{at}.grid", step.grid, kernel.num_ctas)
+            extents = grid.extents(step.grid)
             if 0 in extents:
                 return text.comment(2, f"Nothing to launch: the grid is {grid.cpp(extents)}.")
+            grid.check(f"{at}.grid", extents, kernels.kernels[step.kernel].num_ctas)
             arguments = [
                 blocks.address(arg.ref, procedure)
                 if isinstance(arg, PointerArg)

@@ -55,7 +55,7 @@ def launched(program: Program) -> list[Kernel]:
         step.kernel
         for procedure in (program.folding, program.main)
         for step in procedure.steps
-        if isinstance(step, Launch) and 0 not in grid.extents("", step.grid, 1)
+        if isinstance(step, Launch) and 0 not in grid.extents(step.grid)
     }
     return [kernel for kernel in program.kernels if kernel.name in used]
 
