@@ -1,0 +1,316 @@
+"""The command line. One sub-command a build step: files in, files out.
+
+    python -m wrapgen build MODEL.pt2 --name resnet --target sm_90 -o OUT     all steps
+    python -m wrapgen export models/resnet.py --entry-point export -o MODEL.pt2
+    python -m wrapgen split MODEL.pt2 --graph graph.json --weights weights.safetensors
+    python -m wrapgen lower graph.json --target sm_90 -o DIR
+    python -m wrapgen compile SHARD_DIR --target sm_90 --target compute_90 -o DIR
+    python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
+    python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
+
+A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no torch
+to import, ``wrap`` no Triton either.
+
+Exit codes: 0 done; 1 the step failed, and standard error says why; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wrapgen.target import Target, TargetError, parse
+
+SHARDS = 8
+"""In how many shards kernels are compiled unless told otherwise."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one sub-command; returns the exit code.
+
+    Faults that a user can mend are one message without a traceback, unless ``--debug`` is given. Any
+    other exception is a bug and passes through.
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as stop:  # --help, or a usage error that argparse has printed
+        return stop.code if isinstance(stop.code, int) else 2
+    run: Callable[[argparse.Namespace], None] = args.run
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        print(f"wrapgen {args.step}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _expected(error):
+            raise
+        if args.debug:
+            traceback.print_exc()
+        print(f"wrapgen {args.step}: {_describe(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an exception tells the user something: ours do, and those of the file system."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "wrapgen"
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+# Arguments.
+
+
+def target(text: str) -> Target:
+    """Parses a target for argparse."""
+    try:
+        return parse(text)
+    except TargetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def keyword(text: str) -> tuple[str, Any]:
+    """Parses ``name=value``; the value is a Python literal, or else a string."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value
+
+
+def program(text: str) -> tuple[Target, Path]:
+    """Parses ``sm_90=path/to/program.json``."""
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"expected TARGET=FILE, got {text!r}")
+    return target(name), Path(path)
+
+
+def shards(text: str) -> int:
+    """Parses a number of shards."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, got {text!r}")
+    return number
+
+
+def _unique(pairs: Sequence[tuple[Any, Any]], option: str, step: str) -> dict[Any, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [str(name) for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{option} {twice} is given twice; see wrapgen {step} --help")
+    return result
+
+
+class UsageError(ValueError):
+    """Arguments that contradict one another."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    from wrapgen import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="wrapgen",
+        description="Builds exported PyTorch models into C++ libraries for declared GPUs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"wrapgen {__version__}")
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+
+    def step(name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:
+        sub = steps.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
+        sub.set_defaults(run=run)
+        return sub
+
+    _add_build(step("build", _build, "Run all steps: a .pt2 file in, a library out."))
+    _add_export(step("export", _export, "Run a model file's entry point and write a .pt2 file."))
+    _add_split(step("split", _split, "Part a .pt2 file into graph and weights."))
+    _add_lower(step("lower", _lower, "Lower a graph to Triton kernels for one target."))
+    _add_compile(step("compile", _compile, "Compile one shard of kernels."))
+    _add_wrap(step("wrap", _wrap, "Generate the model's C++."))
+    _add_package(step("package", _package, "Pack what is deployed into one archive."))
+    return parser
+
+
+def _add_target(parser: Any, text: str) -> None:
+    parser.add_argument(
+        "--target",
+        type=target,
+        action="append",
+        required=True,
+        metavar="TARGET",
+        dest="targets",
+        help=f"{text}; sm_90 is machine code, compute_90 PTX; repeatable",
+    )
+
+
+def _add_build(parser: Any) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.pt2")
+    parser.add_argument("--name", help="what C++ calls the model; default: the file's name")
+    _add_target(parser, "what to build for")
+    parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
+    parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    parser.add_argument("--no-link", action="store_true", help="stop at the generated sources")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT")
+
+
+def _build(args: argparse.Namespace) -> None:
+    from wrapgen import build
+
+    build.build(
+        args.model,
+        args.name or build.default_name(args.model),
+        args.targets,
+        args.out,
+        num_shards=args.shards,
+        jobs=args.jobs,
+        link=not args.no_link,
+    )
+
+
+def _add_export(parser: Any) -> None:
+    parser.add_argument("src", type=Path, metavar="MODEL.py")
+    parser.add_argument("--entry-point", default="export", help="default: %(default)s")
+    parser.add_argument(
+        "--arg",
+        type=keyword,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="arguments",
+        help="a keyword argument of the entry point, a Python literal or a string; repeatable",
+    )
+    parser.add_argument("--weights", type=Path, help="a file whose path becomes weights=...")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="MODEL.pt2")
+
+
+def _export(args: argparse.Namespace) -> None:
+    arguments = _unique(args.arguments, "--arg", "export")
+    from wrapgen.export import export
+
+    export(args.src, args.entry_point, arguments, args.weights, args.out)
+
+
+def _add_split(parser: Any) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.pt2")
+    parser.add_argument("--graph", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+
+
+def _split(args: argparse.Namespace) -> None:
+    from wrapgen.intake import split
+
+    split(args.model, args.graph, args.weights)
+
+
+def _add_lower(parser: Any) -> None:
+    parser.add_argument("graph", type=Path, metavar="graph.json")
+    parser.add_argument("--target", type=target, required=True)
+    parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
+
+
+def _lower(args: argparse.Namespace) -> None:
+    from wrapgen.lowering import lower
+
+    lower(args.graph, args.target, args.out, num_shards=args.shards)
+
+
+def _add_compile(parser: Any) -> None:
+    parser.add_argument("shard", type=Path, metavar="SHARD_DIR")
+    _add_target(parser, "what to compile for, all of one compute capability")
+    parser.add_argument("--ptxas", type=Path, help="default: the one in Triton's wheel")
+    parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
+
+
+def _compile(args: argparse.Namespace) -> None:
+    from wrapgen.kernels import compile_shard
+
+    compile_shard(args.shard, args.targets, args.out, ptxas_path=args.ptxas, jobs=args.jobs)
+
+
+def _add_wrap(parser: Any) -> None:
+    parser.add_argument("--name", required=True, help="what C++ calls the model")
+    _add_target(parser, "what the library carries code for")
+    _add_program(parser)
+    parser.add_argument(
+        "--kernels",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="an output of compile; repeatable",
+    )
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
+
+
+def _wrap(args: argparse.Namespace) -> None:
+    programs = _unique(args.programs, "--program", "wrap")
+    from wrapgen.codegen import wrap_files
+
+    wrap_files(args.name, programs, args.kernels, args.targets, args.out)
+
+
+def _add_program(parser: Any) -> None:
+    parser.add_argument(
+        "--program",
+        type=program,
+        action="append",
+        required=True,
+        metavar="TARGET=program.json",
+        dest="programs",
+        help="the model as lowered for a target; repeatable",
+    )
+
+
+def _add_package(parser: Any) -> None:
+    parser.add_argument("--name", required=True, help="what C++ calls the model")
+    parser.add_argument("--library", type=Path, required=True, metavar="libNAME.so")
+    parser.add_argument("--weights", type=Path, required=True, metavar="weights.safetensors")
+    parser.add_argument("--header", type=Path, required=True, metavar="model.h")
+    parser.add_argument(
+        "--runtime-header",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="runtime_headers",
+        help="a header that model.h includes; repeatable",
+    )
+    _add_target(parser, "what the library carries code for")
+    _add_program(parser)
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE.tar")
+
+
+def _package(args: argparse.Namespace) -> None:
+    programs = _unique(args.programs, "--program", "package")
+    from wrapgen.package import Contents, write
+
+    contents = Contents(
+        name=args.name,
+        library=args.library,
+        weights=args.weights,
+        header=args.header,
+        runtime_headers=tuple(args.runtime_headers),
+        targets=tuple(args.targets),
+        programs=programs,
+    )
+    write(contents, args.out)
