@@ -70,8 +70,10 @@ def procedure_functions(
         for i, step in enumerate(steps, begin):
             body += [*_provenance(i, step.sources), *_step(name, i, step, blocks, kernels), ""]
         parts.append(f"{pascal_name}{len(parts)}")
-        lines += [f"Status {parts[-1]}(Launcher& launcher) {{"]
-        if any("at." in line and not line.lstrip().startswith("//") for line in body):
+        code = [line for line in body if not line.lstrip().startswith("//")]
+        parameter = "launcher" if any("launcher" in line for line in code) else "/*launcher*/"
+        lines += [f"Status {parts[-1]}(Launcher& {parameter}) {{"]
+        if any("at." in line for line in code):
             lines += ["  const Addresses& at = launcher.at();", ""]
         lines += [*body, "  return Status();", "}", ""]
     parameter = "Launcher& launcher" if parts else "Launcher& /*launcher*/"

@@ -237,8 +237,11 @@ def _lowered(model: Lowered) -> list[str]:
     for build in model.builds:
         if build.images:
             lines += [
-                f"// Kernels compiled for {build.target}: name, image, threads and shared memory of a",
-                "// block, blocks of a cluster, parameters.",
+                *text.comment(
+                    0,
+                    f"Kernels compiled for {build.target}: name, image, threads and shared memory of "
+                    "a block, blocks of a cluster, number of parameters.",
+                ),
                 f"constexpr aoti::KernelDescription {_kernel_table(build)}[] = {{",
             ]
             for entry in build.images:
@@ -294,8 +297,11 @@ def _targets(models: Sequence[Lowered]) -> list[str]:
         key=lambda row: (row[1].target.kind != "sm", row[1].target.capability),
     )
     lines = [
-        "// Name, capability, whether PTX, driver; bytes of weights, staging, constants and the arenas",
-        "// of folding and main; tables and procedures.",
+        *text.comment(
+            0,
+            "Name, capability, whether PTX, driver; bytes of weights, staging, constants and the "
+            "arenas of folding and main; tables and procedures.",
+        ),
         "constexpr aoti::TargetDescription kTargets[] = {",
     ]
     for model, build in rows:
