@@ -239,8 +239,8 @@ def _lowered(model: Lowered) -> list[str]:
             lines += [
                 *text.comment(
                     0,
-                    f"Kernels compiled for {build.target}: name, image, threads and shared memory of "
-                    "a block, blocks of a cluster, number of parameters.",
+                    f"Kernels compiled for {build.target}: name, image, threads and shared memory "
+                    "of a block, blocks of a cluster, number of parameters.",
                 ),
                 f"constexpr aoti::KernelDescription {_kernel_table(build)}[] = {{",
             ]
