@@ -3,8 +3,6 @@
 Reading looks only at members that are asked for, and only after the whole directory was checked:
 names, kinds, declared sizes and compression. Payloads that are stored, as PyTorch stores them, are
 mapped and not read, so that memory does not grow with the weights.
-
-Writing gives the same bytes for the same members.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -37,9 +34,7 @@ _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 
 _ENCRYPTED: Final = 0x1
 _UTF8: Final = 0x800
-_ALIGNMENT: Final = 64
 _CHUNK: Final = 1 << 24
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,29 +230,3 @@ class Archive:
         if info.flag_bits & _ENCRYPTED:
             raise NotAnArchiveError(f"{self.path}: member {name!r} is encrypted")
         return parts[0], "/".join(parts[1:])
-
-
-def write_stored(path: Path, members: Iterable[tuple[str, bytes | Bytes]]) -> None:
-    """Writes an uncompressed archive with no trace of when, where or by whom it was made.
-
-    Each payload starts at a multiple of 64 bytes, as PyTorch's do, so that it can be mapped.
-    """
-    with path.open("wb") as stream:
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, data in members:
-                info = plain_info(name)
-                start = stream.tell() + _LOCAL_HEADER.size + len(name.encode("utf-8"))
-                # An extra field of an unused id: two bytes id, two bytes length, then zeros.
-                padding = -(start + 4) % _ALIGNMENT
-                info.extra = struct.pack("<HH", 0x4246, padding) + bytes(padding)
-                archive.writestr(info, memoryview(data))  # type: ignore[arg-type]
-
-
-def plain_info(name: str) -> zipfile.ZipInfo:
-    """A member's description that is the same on every machine."""
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"not a relative name: {name!r}")
-    info = zipfile.ZipInfo(name, date_time=_EPOCH)
-    info.create_system = 3  # Unix, whatever wrote it
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    return info
