@@ -8,8 +8,8 @@
     python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
 
-A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no torch
-to import, ``wrap`` no Triton either.
+A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no
+torch to import, ``wrap`` no Triton either.
 
 Exit codes: 0 done; 1 the step failed, and standard error says why; 2 the command line is wrong.
 """
@@ -33,8 +33,8 @@ SHARDS = 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code.
 
-    Faults that a user can mend are one message without a traceback, unless ``--debug`` is given. Any
-    other exception is a bug and passes through.
+    Faults that a user can mend are one message without a traceback, unless ``--debug`` is given.
+    Any other exception is a bug and passes through.
     """
     parser = _parser()
     try:
@@ -251,14 +251,7 @@ def _add_wrap(parser: Any) -> None:
     parser.add_argument("--name", required=True, help="what C++ calls the model")
     _add_target(parser, "what the library carries code for")
     _add_program(parser)
-    parser.add_argument(
-        "--kernels",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="an output of compile; repeatable",
-    )
+    _add_kernels(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
@@ -281,6 +274,17 @@ def _add_program(parser: Any) -> None:
     )
 
 
+def _add_kernels(parser: Any) -> None:
+    parser.add_argument(
+        "--kernels",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="an output of compile; repeatable",
+    )
+
+
 def _add_package(parser: Any) -> None:
     parser.add_argument("--name", required=True, help="what C++ calls the model")
     parser.add_argument("--library", type=Path, required=True, metavar="libNAME.so")
@@ -297,6 +301,7 @@ def _add_package(parser: Any) -> None:
     )
     _add_target(parser, "what the library carries code for")
     _add_program(parser)
+    _add_kernels(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE.tar")
 
 
@@ -312,5 +317,6 @@ def _package(args: argparse.Namespace) -> None:
         runtime_headers=tuple(args.runtime_headers),
         targets=tuple(args.targets),
         programs=programs,
+        kernels=tuple(args.kernels),
     )
     write(contents, args.out)

@@ -30,7 +30,7 @@ from wrapgen.intake.errors import (
 Bytes = npt.NDArray[np.uint8]
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
-"""APPNOTE.TXT 4.3.7: signature, five 16-bit fields, CRC and two sizes, lengths of name and extra."""
+"""APPNOTE.TXT 4.3.7: signature, five 16-bit fields, CRC, two sizes, lengths of name and extra."""
 
 _ENCRYPTED: Final = 0x1
 _UTF8: Final = 0x800

@@ -61,7 +61,7 @@ SCALAR_TYPES: Final[dict[int, DType | str]] = {
 }
 """``ScalarType`` of the schema; a plain string is a type that exists and is not supported."""
 
-# A type is a leaf (below), a struct, [T] a list, {T} a mapping from strings, {name:T} a mapping from
+# A type is a leaf (below), a struct, [T] a list, {T} a mapping from strings, {name:T} one from
 # identifiers, T? a T or null. A field whose name ends in = may be absent.
 _STRUCTS: Final[dict[str, dict[str, str]]] = {
     "ExportedProgram": {
