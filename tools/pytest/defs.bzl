@@ -25,7 +25,7 @@ def pytest_test(name, srcs, deps = [], data = [], env = {}, torch = False, trito
         name = name,
         srcs = srcs + [Label("//tools/pytest:runner.py")],
         args = tests + kwargs.pop("args", []),
-        data = data + [Label("//:pyproject.toml")],
+        data = data + [Label("//:pyproject")],
         env = {
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -35,3 +35,27 @@ def pytest_test(name, srcs, deps = [], data = [], env = {}, torch = False, trito
         deps = deps + packages,
         **kwargs
     )
+
+def pytest_tests(srcs, deps = [], data = [], options = {}, **kwargs):
+    """Declares a test for each test file, named like the file.
+
+    Args:
+      srcs: all Python files, `test_*.py` and the modules that they share.
+      deps: Python libraries for all of them.
+      data: data for all of them.
+      options: `{"test_x.py": {...}}`: attributes of single tests.
+      **kwargs: attributes of all tests.
+    """
+    shared = [src for src in srcs if not src.startswith("test_")]
+    for src in options:
+        if src not in srcs:
+            fail("options: there is no %s" % src)
+    for src in srcs:
+        if src.startswith("test_"):
+            pytest_test(
+                name = src.removesuffix(".py"),
+                srcs = [src] + shared,
+                data = data,
+                deps = deps,
+                **(kwargs | options.get(src, {}))
+            )

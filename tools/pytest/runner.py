@@ -34,7 +34,7 @@ def main() -> int:
     environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
 
     args = ["-p", "no:cacheprovider", "--import-mode=importlib", "--durations=5", "--color=no"]
-    args += ["--rootdir=.", "-c", "pyproject.toml", f"--basetemp={scratch / 'pytest'}"]
+    args += ["--rootdir=.", f"--basetemp={scratch / 'pytest'}"]
     if "XML_OUTPUT_FILE" in environ:
         args += [f"--junitxml={environ['XML_OUTPUT_FILE']}", "-o", "junit_family=xunit1"]
     if environ.get("TESTBRIDGE_TEST_ONLY"):

@@ -50,12 +50,11 @@ def cc_compile(actions, *, cc_toolchain, features, name, march, srcs, hdrs, deps
         cxx_flags = ["-std=c++17"],
     )
 
-def cc_archive(actions, *, label, cc_toolchain, features, name, compilation_outputs, deps):
+def cc_archive(actions, *, cc_toolchain, features, name, compilation_outputs, deps):
     """Archives objects.
 
     Args:
       actions: `ctx.actions`.
-      label: the target's label, which owns the library.
       cc_toolchain: the C++ toolchain.
       features: of `cc_features`.
       name: of the library.

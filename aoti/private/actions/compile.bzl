@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
 
-def compile(actions, *, toolchain, label, shard, targets, out):
+def compile(actions, *, toolchain, shard, targets, out):
     """Declares the action `AotiCompile`.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       shard: `File`, a directory of kernels as TTIR.
       targets: what to compile them for; all of the compute capability they were lowered for.
       out: `File`, the directory to write.
@@ -26,8 +25,7 @@ def compile(actions, *, toolchain, label, shard, targets, out):
         env = ENVIRONMENT,
         execution_requirements = WORKER_REQUIREMENTS,
         mnemonic = "AotiCompile",
-        progress_message = "Compiling kernels of %s for %s, shard %s" % (
-            label,
+        progress_message = "Compiling kernels of %%{label} for %s, shard %s" % (
             ", ".join(targets),
             shard.basename,
         ),

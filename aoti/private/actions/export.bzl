@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def export(actions, *, toolchain, label, src, entry_point, args, weights, python_path, inputs, out):
+def export(actions, *, toolchain, src, entry_point, args, weights, python_path, inputs, out):
     """Declares the action `AotiExport`.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       src: `File`, the Python file.
       entry_point: the name of a function in it that returns an `ExportedProgram`.
       args: its keyword arguments, `{name: value}`.
@@ -33,7 +32,7 @@ def export(actions, *, toolchain, label, src, entry_point, args, weights, python
         outputs = [out],
         env = ENVIRONMENT | ({"PYTHONPATH": ":".join(python_path)} if python_path else {}),
         mnemonic = "AotiExport",
-        progress_message = "Exporting %s" % label,
+        progress_message = "Exporting %{label}",
         resource_set = _resources,
     )
 

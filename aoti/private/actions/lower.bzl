@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
 
-def lower(actions, *, toolchain, label, graph, target, directory):
+def lower(actions, *, toolchain, graph, target, directory):
     """Declares the action `AotiLower`, which weights' values have no part in.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       graph: `File`, the graph.
       target: the machine-code target to lower for, such as `sm_90`.
       directory: where to declare the outputs, relative to the package.
@@ -35,7 +34,7 @@ def lower(actions, *, toolchain, label, graph, target, directory):
         env = ENVIRONMENT,
         execution_requirements = WORKER_REQUIREMENTS,
         mnemonic = "AotiLower",
-        progress_message = "Lowering %s for %s" % (label, target),
+        progress_message = "Lowering %%{label} for %s" % target,
         resource_set = _resources,
     )
     return struct(program = program, shards = shards, sources = sources)

@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def package(actions, *, toolchain, label, name, library, weights, header, runtime_headers, programs, targets, out):
+def package(actions, *, toolchain, name, library, weights, header, runtime_headers, programs, targets, out):
     """Declares the action `AotiPackage`.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       name: what the generated code calls the model.
       library: `File`, the shared library.
       weights: `File`, the weights.
@@ -26,15 +25,19 @@ def package(actions, *, toolchain, label, name, library, weights, header, runtim
     arguments.add("--header", header)
     arguments.add_all(runtime_headers, before_each = "--runtime-header")
     arguments.add_all(targets, before_each = "--target")
+    inputs = [library, weights, header] + runtime_headers
     for program in programs:
         arguments.add("--program", program.program, format = program.target + "=%s")
+        arguments.add_all(program.kernels, before_each = "--kernels", expand_directories = False)
+        inputs.append(program.program)
+        inputs.extend(program.kernels)
     arguments.add("-o", out)
     actions.run(
         executable = toolchain.package,
         arguments = [arguments],
-        inputs = [library, weights, header] + runtime_headers + [p.program for p in programs],
+        inputs = inputs,
         outputs = [out],
         env = ENVIRONMENT,
         mnemonic = "AotiPackage",
-        progress_message = "Packing %s" % label,
+        progress_message = "Packing %{label}",
     )

@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def split(actions, *, toolchain, label, model, graph, weights):
+def split(actions, *, toolchain, model, graph, weights):
     """Declares the action `AotiSplit`.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       model: `File`, the `.pt2`.
       graph: `File` to write: the graph, with no value of a weight in it.
       weights: `File` to write: the weights, as safetensors.
@@ -25,5 +24,5 @@ def split(actions, *, toolchain, label, model, graph, weights):
         outputs = [graph, weights],
         env = ENVIRONMENT,
         mnemonic = "AotiSplit",
-        progress_message = "Splitting %s into graph and weights" % label,
+        progress_message = "Splitting %{label} into graph and weights",
     )

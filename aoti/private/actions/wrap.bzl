@@ -2,13 +2,12 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def wrap(actions, *, toolchain, label, name, targets, programs, directory):
+def wrap(actions, *, toolchain, name, targets, programs, directory):
     """Declares the action `AotiWrap`, which needs neither PyTorch nor Triton.
 
     Args:
       actions: `ctx.actions`.
       toolchain: `AotiToolchainInfo`.
-      label: the target's label, for the progress message.
       name: what the code calls the model.
       targets: what the library carries code for.
       programs: list of `AotiProgramInfo`.
@@ -43,6 +42,6 @@ def wrap(actions, *, toolchain, label, name, targets, programs, directory):
         outputs = [outputs.header, outputs.model, outputs.entry, outputs.kernels, outputs.images],
         env = ENVIRONMENT,
         mnemonic = "AotiWrap",
-        progress_message = "Generating C++ of %s" % label,
+        progress_message = "Generating C++ of %{label}",
     )
     return outputs

@@ -8,6 +8,7 @@ that nothing but a new fetch changes.
 """
 
 _BUILD = """\
+load("@rules_cc//cc:defs.bzl", "cc_library")
 load("@rules_python//python:defs.bzl", "py_library")
 
 package(default_visibility = ["//visibility:public"])
@@ -22,6 +23,15 @@ py_library(
         "site",
     ],
     imports = ["site"],
+)
+"""
+
+# For a test that compares the runtime's declarations with NVIDIA's.
+_CUDA_HEADERS = """
+cc_library(
+    name = "cuda_headers",
+    hdrs = glob(["site/triton/backends/nvidia/include/*.h"]),
+    includes = ["site/triton/backends/nvidia/include"],
 )
 """
 
@@ -80,7 +90,8 @@ def _pip_group_impl(rctx):
     for path in rctx.attr.files:
         if not rctx.path("site").get_child(*path.split("/")).exists:
             fail("%s: the packages hold no %s" % (lock.basename, path))
-    rctx.file("BUILD.bazel", _BUILD.format(files = repr(["site/" + path for path in rctx.attr.files])))
+    build = _BUILD.format(files = repr(["site/" + path for path in rctx.attr.files]))
+    rctx.file("BUILD.bazel", build + rctx.attr.build)
 
 pip_group = repository_rule(
     implementation = _pip_group_impl,
@@ -88,6 +99,9 @@ pip_group = repository_rule(
 
 Wheels only, each checked against the lock; pip's own configuration says where they come from.""",
     attrs = {
+        "build": attr.string(
+            doc = "Text to append to the BUILD file.",
+        ),
         "files": attr.string_list(
             doc = "Files below the installation directory that get labels of their own.",
         ),
@@ -123,10 +137,8 @@ def pip_groups():
     )
     pip_group(
         name = "aoti_pip_triton",
-        files = [
-            "triton/backends/nvidia/bin/ptxas",
-            "triton/backends/nvidia/include/cuda.h",
-        ],
+        build = _CUDA_HEADERS,
+        files = ["triton/backends/nvidia/bin/ptxas"],
         lock = Label("//tools/python:requirements_triton.txt"),
     )
     pip_group(

@@ -23,7 +23,6 @@ def _aoti_export_impl(ctx):
     export(
         ctx.actions,
         toolchain = ctx.toolchains["//aoti:toolchain_type"].aoti,
-        label = ctx.label,
         src = ctx.file.src,
         entry_point = ctx.attr.entry_point,
         args = ctx.attr.args,

@@ -36,7 +36,6 @@ def _program(ctx, toolchain, graph, target, targets):
     lowered = lower(
         ctx.actions,
         toolchain = toolchain,
-        label = ctx.label,
         graph = graph,
         target = target,
         directory = directory,
@@ -47,7 +46,6 @@ def _program(ctx, toolchain, graph, target, targets):
         compile(
             ctx.actions,
             toolchain = toolchain,
-            label = ctx.label,
             shard = shard,
             targets = targets,
             out = out,
@@ -72,7 +70,6 @@ def _aoti_library_impl(ctx):
     split(
         actions,
         toolchain = toolchain,
-        label = ctx.label,
         model = ctx.file.model,
         graph = graph,
         weights = weights,
@@ -85,7 +82,6 @@ def _aoti_library_impl(ctx):
     generated = wrap(
         actions,
         toolchain = toolchain,
-        label = ctx.label,
         name = name,
         targets = targets,
         programs = programs,
@@ -120,7 +116,6 @@ def _aoti_library_impl(ctx):
     objects = [model_objects, kernel_objects]
     linking_context, archive = cc_archive(
         actions,
-        label = ctx.label,
         cc_toolchain = cc_toolchain,
         features = features,
         name = name,

@@ -9,7 +9,6 @@ def _aoti_package_impl(ctx):
     package(
         ctx.actions,
         toolchain = ctx.toolchains["//aoti:toolchain_type"].aoti,
-        label = ctx.label,
         name = model.name,
         library = ctx.file.shared_library,
         weights = model.weights,
