@@ -105,7 +105,8 @@ def evaluate(value: int | str, symbols: Mapping[str, int] | None = None) -> int:
     except KeyError as error:
         raise ExpressionError(f"{value!r}: symbol {error.args[0]!r} has no value") from error
     except OverflowError as error:
-        raise ExpressionError(f"{value!r}: {error}") from error
+        quoted = "" if isinstance(value, int) else f"{value!r}: "
+        raise ExpressionError(f"{quoted}{error}") from error
 
 
 def _bounded(value: int) -> int:

@@ -324,7 +324,7 @@ def loads(text: str, *, where: str = "program") -> Program:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes a dict of a JSON object; one key twice is refused, as readers differ on which counts."""
+    """Makes a dict of a JSON object; refuses one key twice, as readers differ on which counts."""
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -500,6 +500,12 @@ def _known(dim: Dim) -> int | None:
         return None
 
 
+def _known_size(dim: Dim) -> int | None:
+    """The same of a number that counts something; ``None`` for a negative one."""
+    value = _known(dim)
+    return None if value is None or value < 0 else value
+
+
 def _layout_faults(
     at: str, shape: Sequence[Dim], strides: Sequence[Dim], symbols: set[str]
 ) -> Iterator[str]:
@@ -513,14 +519,14 @@ def _layout_faults(
 def _buffer_faults(at: str, buffer: Buffer, symbols: set[str]) -> Iterator[str]:
     yield from _layout_faults(at, buffer.shape, buffer.strides, symbols)
     yield from _size_faults(f"{at}.nbytes", buffer.nbytes, symbols)
-    nbytes, needed = _known(buffer.nbytes), _known_extent(buffer)
+    nbytes, needed = _known_size(buffer.nbytes), _known_extent(buffer)
     if nbytes is not None and needed is not None and nbytes < needed:
         yield f"{at}.nbytes: {nbytes}, but the tensor stored there has {needed} bytes"
 
 
 def _known_extent(tensor: TensorSpec | Buffer) -> int | None:
-    shape = [_known(size) for size in tensor.shape]
-    strides = [_known(stride) for stride in tensor.strides]
+    shape = [_known_size(size) for size in tensor.shape]
+    strides = [_known_size(stride) for stride in tensor.strides]
     if len(shape) != len(strides) or None in shape or None in strides:
         return None
     sizes = [size for size in shape if size is not None]
@@ -615,9 +621,12 @@ def _block_sizes(program: Program, procedure: Procedure, folding: bool) -> dict[
     if not folding:
         sizes |= {("input", spec.name): _known_extent(spec) for spec in program.inputs}
         sizes |= {("output", spec.name): _known_extent(spec) for spec in program.outputs}
-    sizes |= {("weight", weight.name): weight_nbytes(weight) for weight in program.weights}
-    sizes |= {("constant", buffer.name): _known(buffer.nbytes) for buffer in program.constants}
-    sizes |= {("arena", buffer.name): _known(buffer.nbytes) for buffer in procedure.buffers}
+    sizes |= {
+        ("weight", weight.name): None if min(weight.shape, default=0) < 0 else weight_nbytes(weight)
+        for weight in program.weights
+    }
+    sizes |= {("constant", one.name): _known_size(one.nbytes) for one in program.constants}
+    sizes |= {("arena", one.name): _known_size(one.nbytes) for one in procedure.buffers}
     return sizes
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from wrapgen import expression
 from wrapgen.codegen import dtype as cpp_dtype
 from wrapgen.codegen.errors import CodegenError
-from wrapgen.codegen.memory import MemoryPlan, lifetimes
+from wrapgen.codegen.memory import MemoryPlan, lifetimes, refs
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import Buffer, Procedure, Program, Ref, ScalarArg
@@ -39,7 +39,7 @@ class Blocks:
         self._offsets: dict[str, dict[str, Offset]] = {
             WEIGHTS: _named(plan.weights.offsets, {}),
             STAGING: _named(plan.staging.offsets, {}),
-            CONSTANTS: _named(plan.constants.offsets, _layouts(program.constants)),
+            CONSTANTS: _named(plan.constants.offsets, _origins(program)),
             ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding)),
             ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main)),
         }
@@ -111,6 +111,17 @@ def row_major(shape: list[int]) -> list[int]:
     for i in range(len(shape) - 1, 0, -1):
         strides[i - 1] = strides[i] * max(shape[i], 1)
     return strides
+
+
+def _origins(program: Program) -> dict[str, str]:
+    """Notes of constants: the first step of folding that writes each, and its layout."""
+    described = _layouts(program.constants)
+    first: dict[str, int] = {}
+    for i, step in enumerate(program.folding.steps):
+        for ref in refs(step):
+            if ref.space == "constant":
+                first.setdefault(ref.name, i)
+    return {name: f"folding [{i}]: {described[name]}" for name, i in first.items()}
 
 
 def _uses(procedure: Procedure) -> dict[str, str]:

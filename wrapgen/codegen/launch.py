@@ -10,7 +10,17 @@ from wrapgen import expression
 from wrapgen.codegen import args, grid, text
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
-from wrapgen.program import Copy, Fill, Kernel, Launch, PointerArg, Procedure, SourceNode, Step
+from wrapgen.program import (
+    Copy,
+    Fill,
+    Kernel,
+    KernelParam,
+    Launch,
+    PointerArg,
+    Procedure,
+    SourceNode,
+    Step,
+)
 
 STEPS_PER_FUNCTION: Final = 32
 """Keeps functions small enough for the host compiler, whose time grows faster than their length."""
@@ -27,7 +37,13 @@ class Kernels:
         functions, indices = Namer(), Namer()
         self.kernels = {kernel.name: kernel for kernel in kernels}
         self.function = {k.name: functions.name(k.name, k.name) for k in kernels}
-        self.index = {k.name: indices.name(k.name, "k" + pascal(k.name)) for k in kernels}
+        self.index = {k.name: indices.name(k.name, _index_name(k.name)) for k in kernels}
+
+
+def _index_name(name: str) -> str:
+    """``kConvolution_a0aaae811f21`` for ``convolution_a0aaae811f21``: the digest stays findable."""
+    stem, _, digest = name.rpartition("_")
+    return f"k{pascal(stem)}_{digest}" if pascal(stem) else "k" + pascal(name)
 
 
 def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
@@ -41,11 +57,12 @@ def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
     function = kernels.function[kernel.name]
     declared = ["Launcher& launcher", "Grid grid", "Pointers pointers", *parameters]
     pointers = [f"&{name}" for name in (*names, "global_scratch", "profile_scratch")]
+    types = [_parameter(param) for param in kernel.params] + ["Triton's own"] * 2
     return [
         *text.call(0, f"Status {function}", declared, ") {"),
         "  DeviceAddress global_scratch = 0;",
         "  DeviceAddress profile_scratch = 0;",
-        *text.array(2, "void* params[]", pointers),
+        *_params(pointers, types),
         *text.call(
             2,
             "return launcher.Launch",
@@ -54,6 +71,18 @@ def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
         ),
         "}",
     ]
+
+
+def _parameter(param: KernelParam) -> str:
+    return f"pointer to {param.dtype}" if param.kind == "pointer" else str(param.dtype)
+
+
+def _params(pointers: Sequence[str], types: Sequence[str]) -> list[str]:
+    one = f"  void* params[] = {{{', '.join(pointers)}}};"
+    if text.fits(one):
+        return [one]
+    rows = [(f"{pointer},", note) for pointer, note in zip(pointers, types, strict=True)]
+    return ["  void* params[] = {", *text.with_comments(6, rows), "  };"]
 
 
 def procedure_functions(
@@ -125,13 +154,13 @@ def _provenance(i: int, sources: Sequence[SourceNode]) -> list[str]:
         operations = by_line.setdefault((source.location, source.code), [])
         if operation not in operations:
             operations.append(operation)
-    paragraphs: list[str] = []
+    paragraphs: list[list[str]] = []
     for (location, code), operations in by_line.items():
         line = ": ".join(part for part in (location, code) if part)
-        paragraphs += [line] if line else []
-        paragraphs.append(", ".join(operations))
+        paragraphs += [text.one_line(line).split(" ")] if line else []
+        paragraphs.append([*(f"{operation}," for operation in operations[:-1]), operations[-1]])
     lead = f"[{i}] "
     lines: list[str] = []
-    for paragraph in paragraphs or ["no source recorded"]:
-        lines += text.comment(2, paragraph, lead if not lines else " " * len(lead))
+    for paragraph in paragraphs or [["no source recorded"]]:
+        lines += text.comment_of(2, paragraph, lead if not lines else " " * len(lead))
     return lines

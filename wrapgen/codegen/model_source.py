@@ -216,8 +216,9 @@ def _lowered(model: Lowered) -> list[str]:
     lines = [f"// Lowered for {program.target}.", f"namespace {program.target} {{", ""]
     if blocks.namespaces():
         lines += [
-            "// Where things begin: offsets, in bytes, into the memory named by the namespace.",
-            "// Temporaries are followed by the steps that use them.",
+            "// Where things begin: offsets, in bytes, into the memory the namespace names.",
+            "// Constants come with the step that computes them, temporaries with the first and the",
+            "// last step that use them.",
         ]
     for namespace, offsets in blocks.namespaces():
         rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -96,15 +95,20 @@ def function(declaration: str, body: Sequence[str]) -> list[str]:
 def comment(indent: int, text: str, lead: str = "") -> list[str]:
     """Makes a ``//`` comment of one paragraph that begins with ``lead``; further lines are as much
     deeper."""
+    return comment_of(indent, one_line(text).split(" "), lead)
+
+
+def comment_of(indent: int, pieces: Sequence[str], lead: str = "") -> list[str]:
+    """The same of pieces that are not to be broken. At least one piece."""
     margin = " " * indent + "// "
-    return textwrap.wrap(
-        one_line(text),
-        COLUMNS,
-        initial_indent=margin + lead,
-        subsequent_indent=margin + " " * len(lead),
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [(margin + lead).rstrip()]
+    lines = [margin + lead + one_line(pieces[0])]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} {one_line(piece)}"
+        if fits(longer):
+            lines[-1] = longer
+        else:
+            lines.append(margin + " " * len(lead) + one_line(piece))
+    return [line.rstrip() for line in lines]
 
 
 def with_comments(indent: int, rows: Sequence[tuple[str, str]]) -> list[str]:
