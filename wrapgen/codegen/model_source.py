@@ -217,8 +217,8 @@ def _lowered(model: Lowered) -> list[str]:
     if blocks.namespaces():
         lines += [
             "// Where things begin: offsets, in bytes, into the memory the namespace names.",
-            "// Constants come with the step that computes them, temporaries with the first and the",
-            "// last step that use them.",
+            "// Constants come with the step that computes them, temporaries with the first and",
+            "// the last step that use them.",
         ]
     for namespace, offsets in blocks.namespaces():
         rows = [
