@@ -7,7 +7,8 @@ second, ``main``. A view of a weight or constant stays in ``main``, where it cos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Set
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import torch
@@ -42,12 +43,12 @@ class Divided:
     Attributes:
       folding: takes weights, returns the constants in order; ``None`` if there is nothing to fold.
       main: takes weights, constants (placeholders called as in ``constants``) and inputs.
-      constants: names of the constants, in order.
+      constants: the constants in order: main's placeholder, and the node that computes it.
     """
 
     folding: GraphModule | None
     main: GraphModule
-    constants: tuple[str, ...]
+    constants: tuple[Node, ...]
 
 
 def divide(module: GraphModule, weights: Collection[str]) -> Divided:
@@ -81,7 +82,7 @@ def divide(module: GraphModule, weights: Collection[str]) -> Divided:
     return Divided(
         folding=_extract(module, folding, results) if results else None,
         main=_extract(module, main, list(output.args[0]), given=boundary),
-        constants=tuple(node.name for node in results),
+        constants=tuple(results),
     )
 
 
@@ -112,7 +113,7 @@ def _is_random(node: Node) -> bool:
 
 
 def _extract(
-    module: GraphModule, keep: Set[Node], results: list[Node], given: Set[Node] = frozenset()
+    module: GraphModule, keep: AbstractSet[Node], results: list[Node], given: AbstractSet[Node] = frozenset()
 ) -> GraphModule:
     """Copies the nodes ``keep`` in order, with those of ``given`` as placeholders."""
     graph = Graph()

@@ -31,6 +31,7 @@ from wrapgen.lowering import choices, templates
 from wrapgen.target import Device
 
 SETTINGS: Final[dict[str, Any]] = {
+    "assert_indirect_indexing": False,  # Triton drops the assertions anyway
     "allow_buffer_reuse": False,  # the arena is planned from liveness later
     "autotune_in_subproc": False,
     "autotune_local_cache": False,
@@ -123,7 +124,6 @@ def lower_graph(
       mode: their ``FakeTensorMode``.
       cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
     """
-    missing: list[Missing] = []
     environment = {
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
@@ -134,7 +134,7 @@ def lower_graph(
         stack.enter_context(V.set_fake_mode(mode))
         stack.enter_context(V.set_debug_handler(DebugContext()))
         stack.enter_context(_own_backend())
-        stack.enter_context(_deterministic_choice(device, missing))
+        stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
         post_grad_passes(module, True)
         graph = _Graph(
@@ -147,9 +147,8 @@ def lower_graph(
         )
         with V.set_graph_handler(graph):
             graph.run(*inputs)
-            missing += _library_calls(graph)
-            if missing:
-                return Lowered((), {}, (), tuple(missing))
+            if graph.missing:
+                return Lowered((), {}, (), tuple(graph.missing))
             graph.codegen()
             wrapper = graph.wrapper_code
             assert isinstance(wrapper, _Wrapper)
@@ -255,8 +254,27 @@ class _Graph(GraphLowering):
     def __init__(self, module: GraphModule, **options: Any) -> None:
         super().__init__(module, **options)
         self.sites: dict[str, _Site] = {}
+        self.missing: list[Missing] = []
         self._order = {node: i for i, node in enumerate(module.graph.nodes)}
         self._computed: dict[str, set[Node]] = {}
+
+    def register_operation(self, operation: Any) -> str:
+        if isinstance(operation, ir.ExternKernel) and not isinstance(operation, ir.NopKernel):
+            self.missing.append(Missing(self.current_node, "there is no Triton kernel for it"))
+        return super().register_operation(operation)
+
+    def run_node(self, node: Node) -> Any:
+        """Lowers a node; a fault is noted and a value of the right shape takes its place, so that
+        all faults are found."""
+        try:
+            return super().run_node(node)
+        except Exception as error:
+            value = node.meta.get("val")
+            if node.op != "call_function" or not isinstance(value, torch.Tensor):
+                raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            self.missing.append(Missing(node, f"Inductor cannot lower it: {reason[0]}"))
+            return _stand_in(value.shape, value.dtype, value.device)
 
     def computed_by(self, schedule: Any) -> tuple[Node, ...]:
         """The FX nodes that a kernel computes, in the graph's order.
@@ -291,7 +309,7 @@ def _own_backend() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deterministic_choice(device: Device, missing: list[Missing]) -> Iterator[None]:
+def _deterministic_choice(device: Device) -> Iterator[None]:
     """Replaces Inductor's measuring of candidates by ``choices.select``."""
 
     def choose(
@@ -306,8 +324,9 @@ def _deterministic_choice(device: Device, missing: list[Missing]) -> Iterator[No
         try:
             best = choices.select(name, input_nodes, layout, candidates, device)[0]
         except choices.NoChoiceError as error:
-            missing.append(Missing(V.graph.current_node, str(error).replace("\n", "; ")))
-            return _placeholder(layout), None
+            reason = " ".join(str(error).split())
+            V.graph.missing.append(Missing(V.graph.current_node, reason))
+            return _stand_in(layout.size, layout.dtype, layout.device), None
         result = best.output_node()
         template = best.name.removeprefix("triton_").rstrip("0123456789").rstrip("_")
         V.graph.sites[result.get_name()] = _Site(template, V.graph.current_node)
@@ -317,19 +336,8 @@ def _deterministic_choice(device: Device, missing: list[Missing]) -> Iterator[No
         yield
 
 
-def _placeholder(layout: Any) -> Any:
+def _stand_in(shape: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """A tensor of the right shape, so that lowering goes on and finds the other faults."""
     from torch._inductor.lowering import full
 
-    return full(layout.size, 0, dtype=layout.dtype, device=layout.device)
-
-
-def _library_calls(graph: GraphLowering) -> list[Missing]:
-    found = []
-    for operation in graph.operations:
-        if not isinstance(operation, ir.ExternKernel) or isinstance(operation, ir.NopKernel):
-            continue
-        for node in operation.get_origins():
-            reason = "there is no Triton kernel for it"
-            found.append(Missing(node, reason))
-    return found
+    return full(list(shape), 0, dtype=dtype, device=device)

@@ -316,7 +316,8 @@ def _scalar(value: Any) -> int | str:
 def _grid(built: Built, call_args: Sequence[Any]) -> tuple[int, int, int]:
     """The grid of a call, from the chosen configuration."""
     names = list(built.meta.get("extra_launcher_args", ()))
-    scope: dict[str, Any] = {}
+    # A size of 1 is a constant of the kernel.
+    scope: dict[str, Any] = dict(built.kernel.config)
     for name, position in zip(
         (param.name for param in built.kernel.params), built.arguments, strict=True
     ):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
@@ -46,22 +48,30 @@ def lower(
       graph: ``graph.json`` from the split step.
       target: what to lower for; ``compute_90`` and ``sm_90`` give the same program.
       out: directory to write: ``program.json``, ``shards/NN/*.ttir`` and ``*.json``,
-        ``sources/*.py``. Replaced whole, and only if everything went well.
+        ``sources/*.py``. It must be missing, empty or a previous result, which is replaced; on
+        failure it stays as it was.
       num_shards: how many shards the kernels are spread over, by their content.
       progress: called with a line of text as each part begins.
 
     Raises:
       LoweringError: the model needs something that cannot be built; the message lists it all.
+        Or ``out`` holds something else, or the environment would change the result.
     """
+    _check_environment()
+    _check_directory(out)
     say = progress or (lambda text: None)
     target = target.lowering
     say("reading the graph")
     read = graph_file.read(graph)
     inputs, outputs = _interface(read)
-    passes.mark_origins(read.program.graph)
-    passes.fold_batch_norms(read.program.graph, read.weights)
+    passes.mark_origins(read.program.graph_module)
+    names = {placeholder: weight.name for placeholder, weight in read.weights.items()}
+    passes.fold_batch_norms(read.program.graph, names)
     say("decomposing")
-    module = passes.decompose(read.program).graph_module
+    decomposed = passes.decompose(read.program)
+    _refuse_mutation(decomposed)
+    passes.drop_effects(decomposed)
+    module = decomposed.graph_module
     passes.move_to_gpu(module.graph)
     with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
         # Results remembered from before would be those of another device.
@@ -75,19 +85,47 @@ def lower(
         passes.propagate(module, mode)
         parts = folding.divide(module, read.weights)
         state = _State(read, target, Builder(target.device, num_shards, Path(scratch)), mode)
+        state.refuse(passes.higher_order(module.graph), "control flow is not supported")
         say("lowering the constant-folding program")
-        folded = state.run(parts.folding, {}, _refs("constant", parts.constants), Path(scratch))
+        constants = _constant_names(parts.constants, names)
+        folded = state.run(parts.folding, {}, _refs("constant", constants.values()), Path(scratch))
         say("lowering the model")
-        known = {name: Ref(space="constant", name=name) for name in parts.constants}
+        known = {node: Ref(space="constant", name=name) for node, name in constants.items()}
         known |= {spec.name: Ref(space="input", name=spec.name) for spec in inputs}
-        main = state.run(
-            parts.main, known, _refs("output", [name for name, _ in outputs]), Path(scratch)
-        )
+        results = _refs("output", [name for name, _ in outputs])
+        main = state.run(parts.main, known, results, Path(scratch))
         state.check()
     program = _program(read, target, num_shards, inputs, outputs, folded, main, state)
     say(f"writing {len(program.kernels)} kernels")
     _write(program, state.builder, out)
     return program
+
+
+_HARMLESS = re.compile(r".*(_CACHE_DIR|_HOME|_PATH)\Z")
+
+
+def _check_environment() -> None:
+    """PyTorch and Triton take settings from the environment; a build takes none from there."""
+    found = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(("TORCHINDUCTOR_", "TRITON_", "TORCH_COMPILE_"))
+        and not _HARMLESS.match(name)
+    ]
+    if found:
+        raise LoweringError(
+            f"the environment would change the kernels: unset {', '.join(found)}"
+        )
+
+
+def _check_directory(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise LoweringError(f"{out}: not a directory")
+    if out.exists() and any(out.iterdir()) and not (out / "program.json").exists():
+        raise LoweringError(
+            f"{out}: holds something else than the result of lowering: name another directory, or"
+            " empty it"
+        )
 
 
 class _State:
@@ -118,6 +156,11 @@ class _State:
             return _NOTHING
         return ir_lines.translate(lowered, known, results, self.builder, self.read.sources)
 
+    def refuse(self, nodes: Iterable[Node], reason: str) -> None:
+        """Raises if there are any nodes."""
+        self.offences += [self._offence(inductor.Missing(node, reason)) for node in nodes]
+        self.check()
+
     def check(self) -> None:
         if self.offences:
             raise unsupported(self.offences, str(self.target))
@@ -134,6 +177,25 @@ class _State:
 
 
 _NOTHING = ir_lines.Translated(Procedure(buffers=(), steps=()), ())
+
+
+def _constant_names(nodes: Sequence[Node], weights: Mapping[str, str]) -> dict[str, str]:
+    """Names each constant after what it holds or the weight it is made from."""
+    names: dict[str, str] = {}
+    for node in nodes:
+        found = node
+        while not passes.label(found) and found.op != "placeholder" and found.all_input_nodes:
+            found = found.all_input_nodes[0]
+        base = passes.label(found)
+        if not base:
+            weight = weights.get(found.name, "constant")
+            base = f"{weight}.{getattr(node.target, '__name__', 'value').split('.')[0]}"
+        name, count = base, 1
+        while name in names.values():
+            count += 1
+            name = f"{base}.{count}"
+        names[node.name] = name
+    return names
 
 
 def _refs(space: Any, names: Any) -> list[Ref]:
@@ -182,16 +244,8 @@ def _interface(
     out_spec = program.call_spec.out_spec
     assert out_spec is not None
     outputs = []
-    user = []
-    for spec in program.graph_signature.output_specs:
-        if spec.kind is OutputKind.USER_OUTPUT:
-            user.append(spec)
-        else:
-            kind = spec.kind.name.lower().replace("_", " ")
-            faults.append(
-                f"the model changes {spec.target} when it is called ({kind}): make it return the"
-                " new value instead"
-            )
+    specs = program.graph_signature.output_specs
+    user = [spec for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
     paths = _paths(out_spec, ())
     for spec, path in zip(user, paths, strict=True):
         if not isinstance(spec.arg, torch.export.graph_signature.TensorArgument):
@@ -201,6 +255,19 @@ def _interface(
     if faults:
         raise LoweringError("cannot lower the model:\n" + "\n".join(f"  {f}" for f in faults))
     return tuple(inputs), tuple(outputs)
+
+
+def _refuse_mutation(program: ExportedProgram) -> None:
+    """Raises if the model writes to its inputs or buffers; decomposition makes that visible."""
+    allowed = (OutputKind.USER_OUTPUT, OutputKind.TOKEN)
+    faults = [
+        f"  the model changes {spec.target} when it is called"
+        f" ({spec.kind.name.lower().replace('_', ' ')}): make it return the new value instead"
+        for spec in program.graph_signature.output_specs
+        if spec.kind not in allowed
+    ]
+    if faults:
+        raise LoweringError("\n".join(["cannot lower the model:", *faults]))
 
 
 def _paths(spec: pytree.TreeSpec, roots: tuple[str, ...]) -> list[str]:
@@ -291,25 +358,31 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
             kernel = built.kernel
             stem = fresh / "shards" / f"{kernel.shard:02d}" / kernel.name
             _write_text(stem.with_suffix(".ttir"), built.ttir)
-            _write_text(stem.with_suffix(".json"), _options(kernel))
+            _write_text(stem.with_suffix(".json"), _options(kernel, program.target))
             _write_text(fresh / "sources" / f"{kernel.name}.py", built.source)
         _write_text(fresh / "program.json", program_file.dumps(program))
         for path in sorted(fresh.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         fresh.chmod(0o755)
         if out.exists():
-            shutil.rmtree(out)
-        fresh.rename(out)
+            for old in out.iterdir():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            for new in fresh.iterdir():  # the build system made the directory, and may watch it
+                new.rename(out / new.name)
+            fresh.rmdir()
+        else:
+            fresh.rename(out)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
 
 
-def _options(kernel: Kernel) -> str:
+def _options(kernel: Kernel, target: str) -> str:
     """What the compile step needs to know of a kernel beside its TTIR."""
     return program_file.canonical_json(
         {
             "name": kernel.name,
+            "target": target,
             "ttir_sha256": kernel.ttir_sha256,
             "num_warps": kernel.num_warps,
             "num_stages": kernel.num_stages,

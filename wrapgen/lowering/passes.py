@@ -7,13 +7,14 @@ All of it is symbolic: weights have shapes here and no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
 import torch._inductor.lowering  # Inductor's decompositions look it up as an attribute
 from torch._inductor.decomposition import select_decomp_table
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -36,11 +37,28 @@ _CONVOLUTIONS: Final = (
 )
 
 
-def mark_origins(graph: Graph) -> None:
-    """Writes each node's own name into its metadata; decomposition hands it on."""
-    for node in graph.nodes:
+LABEL: Final = "wrapgen.label"
+"""Key in a node's ``meta["custom"]``: a readable name of a value computed from weights."""
+
+
+def mark_origins(module: GraphModule) -> None:
+    """Writes each node's own name into its metadata; decomposition hands it on.
+
+    Nodes of a graph inside (a ``with`` block, say) get the name of the node that calls it.
+    """
+    for node in module.graph.nodes:
         if node.op == "call_function":
-            node.meta["custom"] = {ORIGIN: (node.name,)}
+            _mark(node, module, (node.name,))
+
+
+def _mark(node: Node, module: GraphModule, names: tuple[str, ...]) -> None:
+    node.meta["custom"] = {ORIGIN: names}
+    for operand in node.all_input_nodes:
+        inner = getattr(module, str(operand.target), None) if operand.op == "get_attr" else None
+        if isinstance(inner, GraphModule):
+            for inside in inner.graph.nodes:
+                if inside.op == "call_function":
+                    _mark(inside, inner, names)
 
 
 def origins(node: Node) -> tuple[str, ...]:
@@ -50,7 +68,14 @@ def origins(node: Node) -> tuple[str, ...]:
     return found
 
 
-def fold_batch_norms(graph: Graph, weights: Collection[str]) -> int:
+def label(node: Node) -> str:
+    """The readable name that was given to the value ``node`` computes; empty where none was."""
+    custom = node.meta.get("custom") or {}
+    found: str = custom.get(LABEL, "")
+    return found
+
+
+def fold_batch_norms(graph: Graph, weights: Mapping[str, str]) -> int:
     """Folds each batch norm in evaluation mode into the convolution before it; returns how many.
 
     ``conv(x, w, b)`` followed by ``batch_norm(y, gamma, beta, mean, var, eps)`` becomes
@@ -62,7 +87,7 @@ def fold_batch_norms(graph: Graph, weights: Collection[str]) -> int:
 
     Args:
       graph: an exported graph, not decomposed or decomposed into core ATen.
-      weights: names of the placeholders that are weights.
+      weights: placeholder name to qualified name of each weight.
     """
     folded = 0
     for node in list(graph.nodes):
@@ -86,6 +111,9 @@ def fold_batch_norms(graph: Graph, weights: Collection[str]) -> int:
         names = (*origins(conv), *origins(node))
         with graph.inserting_before(conv):
             weight, bias = _scaled(graph, names, operands, (gamma, beta, mean, var), eps)
+            fqn = weights[conv.args[1].name]
+            weight.meta["custom"][LABEL] = f"{fqn}.folded"
+            bias.meta["custom"][LABEL] = f"{fqn.removesuffix('.weight')}.bias.folded"
             merged = graph.call_function(conv.target, (conv.args[0], weight, bias, *conv.args[3:]))
         merged.meta = dict(conv.meta)
         merged.meta["val"] = result.meta["val"]
@@ -188,13 +216,44 @@ def _attention(
     return result
 
 
+def drop_effects(program: ExportedProgram) -> None:
+    """Removes what orders the error checks of linear algebra, and the results that are no user's.
+
+    Whatever is checked has no kernel and is reported itself. Other effects are left in.
+    """
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.higher_order.with_effects:
+            token, op = node.args[:2]
+            if op is aten._linalg_check_errors.default:
+                for user in list(node.users):
+                    user.replace_all_uses_with(token)
+                    graph.erase_node(user)
+                graph.erase_node(node)
+    (output,) = graph.find_nodes(op="output")
+    specs = program.graph_signature.output_specs
+    output.args = (
+        tuple(
+            result
+            for result, spec in zip(output.args[0], specs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT
+        ),
+    )
+
+
+def higher_order(graph: Graph) -> list[Node]:
+    """The nodes that call a graph (branches, loops) or have an effect (printing)."""
+    return [
+        node for node in graph.nodes if isinstance(node.target, torch._ops.HigherOrderOperator)
+    ]
+
+
 def move_to_gpu(graph: Graph) -> None:
     """Rewrites every device in the graph to the declared GPU and drops checks of devices."""
     for node in list(graph.nodes):
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
             continue
-        node.args = torch.fx.map_arg(node.args, lambda n: n)
         node.args = _on_gpu(node.args)
         node.kwargs = _on_gpu(node.kwargs)
 
