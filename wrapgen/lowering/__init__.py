@@ -5,4 +5,8 @@ from __future__ import annotations
 from wrapgen.lowering.errors import LoweringError
 from wrapgen.lowering.model import lower
 
-__all__ = ["LoweringError", "lower"]
+__all__ = ["LoweringError", "lower", "preload"]
+
+
+def preload() -> None:
+    """Readies a worker: importing this package has imported PyTorch and Inductor already."""

@@ -17,6 +17,7 @@ def package(actions, *, toolchain, name, library, weights, header, runtime_heade
       targets: what the library carries code for.
       out: `File`, the archive.
     """
+    inputs = [library, weights, header] + runtime_headers
     arguments = actions.args()
     arguments.add("package")
     arguments.add("--name", name)
