@@ -29,7 +29,14 @@ from wrapgen.target import Target
 Say = Callable[[str], None]
 
 _EXPORTS: Final = "exports.lds"
-_COMPILE_FLAGS: Final = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections")
+_COMPILE_FLAGS: Final = (
+    "-std=c++17",
+    "-O2",
+    "-DNDEBUG",  # assertions would carry the paths of headers
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+)
 _LINK_FLAGS: Final = (
     "-shared",
     "-Wl,--no-undefined",

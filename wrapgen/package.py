@@ -122,7 +122,7 @@ def _manifest(contents: Contents, files: Mapping[str, Path]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "name": contents.name,
         "targets": {
-            str(target): {"driver": _driver(target, contents.kernels)}
+            str(target): {"driver": _driver(target, loaded[target.lowering], contents.kernels)}
             for target in contents.targets
         },
         "inputs": [dataclasses.asdict(spec) for spec in first.inputs],
@@ -161,13 +161,20 @@ def weights_digest(weights: Iterable[Weight]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _driver(target: Target, kernels: Iterable[Path]) -> int:
+def _driver(target: Target, program: Program, kernels: Iterable[Path]) -> int:
     """The least CUDA version of a driver for ``target``; all its kernels must load."""
-    found = [path for each in kernels for path in sorted((each / str(target)).glob("*.json"))]
-    if not found:
-        raise PackageError(f"no kernels for {target} were given; name compile's outputs")
-    needed = [json.loads(path.read_text(encoding="utf-8"))["driver"] for path in found]
-    return max(RUNTIME_DRIVER, *needed)
+    needed = RUNTIME_DRIVER
+    directories = tuple(kernels)
+    for kernel in program.kernels:
+        paths = [each / str(target) / f"{kernel.name}.json" for each in directories]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None:
+            raise PackageError(
+                f"kernel {kernel.name} for {target} is in none of the directories given: "
+                f"{', '.join(map(str, directories))}"
+            )
+        needed = max(needed, int(json.loads(found.read_text(encoding="utf-8"))["driver"]))
+    return needed
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
