@@ -15,10 +15,10 @@ import pytest
 
 from tests.codegen import cpp, samples
 from wrapgen import codegen, program
-from wrapgen.codegen import CodegenError, launch
+from wrapgen.codegen import CodegenError, args, launch
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.dtype import DType
-from wrapgen.program import Program, ScalarArg, Symbol
+from wrapgen.program import Fill, Procedure, Program, Ref, ScalarArg, Symbol
 from wrapgen.target import Target, parse
 
 SM_80, SM_90, COMPUTE_80, COMPUTE_90 = map(parse, ("sm_80", "sm_90", "compute_80", "compute_90"))
@@ -413,41 +413,78 @@ def _with_scalar(dtype: DType, value: int | str) -> Program:
     return dataclasses.replace(one, kernels=(kernel,), main=main)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value", "literal"),
-    [
-        (DType.BOOL, 1, "true"),
-        (DType.UINT8, 255, "255"),
-        (DType.INT8, -128, "-128"),
-        (DType.INT32, -(1 << 31), "-2147483648"),
-        (DType.INT64, -(1 << 63), "INT64_MIN"),
-        (DType.INT64, "3 * 7 // 2", "10"),
-        (DType.FLOAT64, (0.1).hex(), "0.1"),
-        (DType.FLOAT32, (1 / 3).hex(), "0.3333333432674408f"),
-        (DType.FLOAT32, (1e-45).hex(), "1.401298464324817e-45f"),
-        (DType.FLOAT32, "inf", "std::numeric_limits<float>::infinity()"),
-        (DType.FLOAT64, "-inf", "-std::numeric_limits<double>::infinity()"),
-        (DType.FLOAT32, "nan", "std::numeric_limits<float>::quiet_NaN()"),
-        (DType.FLOAT32, (-0.0).hex(), "-0.0f"),
-        (DType.FLOAT16, (1.0).hex(), "0x3c00"),
-        (DType.FLOAT16, "nan", "0x7e00"),
-        (DType.BFLOAT16, (1.0).hex(), "0x3f80"),
-        (DType.BFLOAT16, (-0.0).hex(), "0x8000"),
-        (DType.BFLOAT16, "-inf", "0xff80"),
-        (DType.BFLOAT16, "nan", "0x7fc0"),
-        # Halfway between two values: to the even one. Nearest once, not by way of float32.
-        (DType.BFLOAT16, (1 + 2**-8).hex(), "0x3f80"),
-        (DType.BFLOAT16, (1 + 3 * 2**-8).hex(), "0x3f82"),
-        (DType.BFLOAT16, (1 + 2**-8 + 2**-40).hex(), "0x3f81"),
-        (DType.BFLOAT16, (2.0**-133).hex(), "0x0001"),
-        (DType.BFLOAT16, (2.0**-135).hex(), "0x0000"),
-        (DType.BFLOAT16, float.fromhex("0x1.fep+127").hex(), "0x7f7f"),
-    ],
-)
-def test_scalars(tmp_path: Path, dtype: DType, value: int | str, literal: str) -> None:
-    model = wrap(tmp_path, _with_scalar(dtype, value), SM_90)
-    assert f", {literal}));" in " ".join((model / "model.cc").read_text().split())
-    cpp.run(["g++", *cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", model / "model.cc"])
+SCALARS: list[tuple[DType, int | str, str]] = [
+    (DType.BOOL, 1, "true"),
+    (DType.UINT8, 255, "255"),
+    (DType.INT8, -128, "-128"),
+    (DType.INT32, -(1 << 31), "-2147483648"),
+    (DType.INT64, -(1 << 63), "INT64_MIN"),
+    (DType.INT64, "3 * 7 // 2", "10"),
+    (DType.FLOAT64, (0.1).hex(), "0.1"),
+    (DType.FLOAT32, (1 / 3).hex(), "0.3333333432674408f"),
+    (DType.FLOAT32, (1e-45).hex(), "1.401298464324817e-45f"),
+    (DType.FLOAT32, "inf", "std::numeric_limits<float>::infinity()"),
+    (DType.FLOAT64, "-inf", "-std::numeric_limits<double>::infinity()"),
+    (DType.FLOAT32, "nan", "std::numeric_limits<float>::quiet_NaN()"),
+    (DType.FLOAT32, (-0.0).hex(), "-0.0f"),
+    (DType.FLOAT16, (1.0).hex(), "0x3c00"),
+    (DType.FLOAT16, "nan", "0x7e00"),
+    (DType.BFLOAT16, (1.0).hex(), "0x3f80"),
+    (DType.BFLOAT16, (-0.0).hex(), "0x8000"),
+    (DType.BFLOAT16, "-inf", "0xff80"),
+    (DType.BFLOAT16, "nan", "0x7fc0"),
+    # Halfway between two values: to the even one. Nearest once, not by way of float32.
+    (DType.BFLOAT16, (1 + 2**-8).hex(), "0x3f80"),
+    (DType.BFLOAT16, (1 + 3 * 2**-8).hex(), "0x3f82"),
+    (DType.BFLOAT16, (1 + 2**-8 + 2**-40).hex(), "0x3f81"),
+    (DType.BFLOAT16, (2.0**-133).hex(), "0x0001"),
+    (DType.BFLOAT16, (2.0**-135).hex(), "0x0000"),
+    (DType.BFLOAT16, float.fromhex("0x1.fep+127").hex(), "0x7f7f"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "value", "literal"), SCALARS)
+def test_scalars(dtype: DType, value: int | str, literal: str) -> None:
+    arg = ScalarArg(dtype=dtype, value=value)
+    assert args.scalar("", arg) == literal
+
+
+def test_scalars_compile(tmp_path: Path) -> None:
+    """All of them in one launch: no literal is too wide for its parameter or has no type."""
+    params = [samples.scalar(f"s{i}", dtype) for i, (dtype, _, _) in enumerate(SCALARS)]
+    kernel = samples.kernel("scalars", samples.pointer("out"), *params)
+    values = [ScalarArg(dtype=dtype, value=value) for dtype, value, _ in SCALARS]
+    step = samples.launch(kernel, (1, 1, 1), samples.writes("output", "output0"), *values)
+    one = samples.elementwise()
+    main = dataclasses.replace(one.main, steps=(step,))
+    model = wrap(tmp_path, dataclasses.replace(one, kernels=(kernel,), main=main), SM_90)
+    for compiler in cpp.compilers():
+        flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only"]
+        cpp.run([compiler, *flags, model / "model.cc"])
+
+
+def test_a_model_without_inputs_and_weights_compiles(tmp_path: Path) -> None:
+    fill = Fill(dst=Ref(space="output", name="y"), byte=0, nbytes=16, sources=())
+    one = samples.program(
+        outputs=(samples.tensor("y", "outputs", DType.FLOAT32, 4),),
+        main=Procedure(buffers=(), steps=(fill,)),
+    )
+    model = wrap(tmp_path, one, SM_90)
+    for compiler in cpp.compilers():
+        flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only"]
+        cpp.run([compiler, *flags, model / "model.cc"])
+
+
+def test_a_source_line_cannot_leave_its_comment(tmp_path: Path) -> None:
+    """Code that ends in a backslash, looks like code or is not ASCII stays a comment."""
+    one = samples.elementwise()
+    (step,) = one.main.steps
+    lines = ["x = 1 \\", "y ??/", "*/ #error /*", "caf\u00e9 \u2028 at.inputs[0]", "\t", "a" * 300]
+    nodes = tuple(samples.node(f"n{i}", "op", "", i + 1, code) for i, code in enumerate(lines))
+    main = dataclasses.replace(one.main, steps=(dataclasses.replace(step, sources=nodes),))
+    model = wrap(tmp_path, dataclasses.replace(one, main=main), SM_90)
+    flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", "-trigraphs"]
+    cpp.run(["g++", *flags, model / "model.cc"])
 
 
 @pytest.mark.parametrize(
