@@ -121,11 +121,19 @@ def _check_environment() -> None:
 def _check_directory(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise LoweringError(f"{out}: not a directory")
-    if out.exists() and any(out.iterdir()) and not (out / "program.json").exists():
+    foreign = out.exists() and not all(_is_build_system_s(path) for path in out.iterdir())
+    if foreign and not (out / "program.json").exists():
         raise LoweringError(
             f"{out}: holds something else than the result of lowering: name another directory, or"
             " empty it"
         )
+
+
+def _is_build_system_s(path: Path) -> bool:
+    """Whether this is a directory made for us to fill, or a file that our arguments come from."""
+    if path.is_dir():
+        return not any(inner.is_file() for inner in path.rglob("*"))
+    return path.suffix == ".params"
 
 
 class _State:
@@ -365,10 +373,11 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
         fresh.chmod(0o755)
         if out.exists():
-            for old in out.iterdir():
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
             for new in fresh.iterdir():  # the build system made the directory, and may watch it
-                new.rename(out / new.name)
+                old = out / new.name
+                if old.exists():
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+                new.rename(old)
             fresh.rmdir()
         else:
             fresh.rename(out)
