@@ -81,8 +81,8 @@ Status IsNull(const char* argument) {
   return Status(Code::kInvalidArgument, std::string(argument) + " is a null pointer");
 }
 
-// Copies the caller's struct, which may be shorter (of an older release: the rest is zero) or longer
-// (of a newer one: then what this release does not know must be zero).
+// Copies the caller's struct, which may be shorter (of an older release: the rest is zero) or
+// longer (of a newer one: then what this release does not know must be zero).
 template <typename Struct>
 Status ReadOptions(const Struct* given, const char* name, Struct* options) {
   constexpr uint64_t kOldest = sizeof(Struct);  // the first release's size
@@ -110,14 +110,13 @@ Status DescribeTensor(const AotiDescription* description, bool input, uint64_t i
   const Table<TensorDescription>& tensors =
       input ? description->model.inputs : description->model.outputs;
   if (index >= tensors.size) {
-    return Status(Code::kInvalidArgument, std::string("there is no ") +
-                                              (input ? "input " : "output ") +
-                                              std::to_string(index) + ": the model has " +
-                                              std::to_string(tensors.size));
+    return Status(Code::kInvalidArgument,
+                  std::string("there is no ") + (input ? "input " : "output ") +
+                      std::to_string(index) + ": the model has " + std::to_string(tensors.size));
   }
   const TensorDescription& tensor = tensors[index];
-  *info = {tensor.name,         tensor.dtype,        static_cast<int32_t>(tensor.shape.size),
-           tensor.shape.data,   tensor.strides.data, Extent(tensor)};
+  *info = {tensor.name,       tensor.dtype,        static_cast<int32_t>(tensor.shape.size),
+           tensor.shape.data, tensor.strides.data, Extent(tensor)};
   return Status();
 }
 
@@ -207,9 +206,9 @@ int32_t aoti_description_target(const AotiDescription* description, uint64_t ind
     const aoti::ModelDescription& model = description->model;
     AOTI_RETURN_IF_ERROR(aoti::CheckDescription(model));
     if (index >= model.targets.size) {
-      return Status(aoti::Code::kInvalidArgument,
-                    "there is no target " + std::to_string(index) + ": the model has " +
-                        std::to_string(model.targets.size));
+      return Status(aoti::Code::kInvalidArgument, "there is no target " + std::to_string(index) +
+                                                      ": the model has " +
+                                                      std::to_string(model.targets.size));
     }
     *info = aoti::DescribeTarget(model.targets[index]);
     return Status();

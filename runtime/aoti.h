@@ -14,9 +14,9 @@
 //   aoti_session_destroy(session);
 //   aoti_model_destroy(model);
 //
-// A model called `resnet` defines `const AotiDescription* resnet_description(void)`, so that several
-// models can be linked into one binary. The shared library of a model exports the same pointer as
-// `aoti_model_description` too, for callers of dlopen.
+// A model called `resnet` defines `const AotiDescription* resnet_description(void)`, so that
+// several models can be linked into one binary. The shared library of a model exports the same
+// pointer as `aoti_model_description` too, for callers of dlopen.
 //
 // No function throws, prints, exits, writes a file or changes the calling thread's current CUDA
 // context. docs/runtime.md says more about threads, memory, CUDA graphs and errors.
@@ -161,8 +161,9 @@ AOTI_EXPORT void aoti_session_destroy(AotiSession* session);
 // structs need not. Runs of one session on several streams are executed in the order they were
 // issued. One thread at a time: a call while another thread is inside one fails.
 //
-// Tensors must have the described dtype, shape and strides (null strides mean contiguous row-major),
-// lie on the model's device, and begin at a multiple of 16 bytes. Outputs overlap nothing.
+// Tensors must have the described dtype, shape and strides (null strides mean contiguous
+// row-major), lie on the model's device, and begin at a multiple of 16 bytes. Outputs overlap
+// nothing.
 AOTI_EXPORT int32_t aoti_session_run(AotiSession* session, const DLTensor* const* inputs,
                                      uint64_t num_inputs, const DLTensor* const* outputs,
                                      uint64_t num_outputs, void* stream, AotiStatus* status);

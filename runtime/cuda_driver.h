@@ -1,5 +1,6 @@
 // The part of the CUDA driver's binary interface that the runtime uses, declared here so that
-// building needs no CUDA headers. tests/runtime/cuda_driver_test.cc compares every line with cuda.h.
+// building needs no CUDA headers. tests/runtime/cuda_driver_test.cc compares every line with
+// cuda.h.
 //
 // Opaque handles have cuda.h's own types; enumerations are ints.
 
@@ -201,11 +202,9 @@ struct Memcpy3D {
   F(MemFree, 3020, (DevicePointer address))                                                      \
   F(MemHostAlloc, 2020, (void** pointer, size_t nbytes, unsigned flags))                         \
   F(MemFreeHost, 2000, (void* pointer))                                                          \
-  F(MemcpyHtoDAsync, 3020,                                                                       \
-    (DevicePointer dst, const void* src, size_t nbytes, Stream stream))                          \
+  F(MemcpyHtoDAsync, 3020, (DevicePointer dst, const void* src, size_t nbytes, Stream stream))   \
   F(MemcpyDtoHAsync, 3020, (void* dst, DevicePointer src, size_t nbytes, Stream stream))         \
-  F(MemcpyDtoDAsync, 3020,                                                                       \
-    (DevicePointer dst, DevicePointer src, size_t nbytes, Stream stream))                        \
+  F(MemcpyDtoDAsync, 3020, (DevicePointer dst, DevicePointer src, size_t nbytes, Stream stream)) \
   F(MemsetD8Async, 3020, (DevicePointer dst, unsigned char byte, size_t nbytes, Stream stream))  \
   F(StreamCreate, 2000, (Stream * stream, unsigned flags))                                       \
   F(StreamDestroy, 4000, (Stream stream))                                                        \

@@ -46,12 +46,12 @@ std::string DriverVersionText(int version);
 
 // Calls `driver.function(arguments)`; on an error, returns from the enclosing function. `doing` is
 // evaluated only then.
-#define AOTI_CUDA_RETURN_IF_ERROR(driver, doing, function, ...)                   \
-  do {                                                                            \
-    const ::aoti::cuda::Result aoti_result = (driver).function(__VA_ARGS__);      \
-    if (aoti_result != ::aoti::cuda::kSuccess) {                                  \
-      return (driver).Failure(aoti_result, "cu" #function, (doing));              \
-    }                                                                             \
+#define AOTI_CUDA_RETURN_IF_ERROR(driver, doing, function, ...)              \
+  do {                                                                       \
+    const ::aoti::cuda::Result aoti_result = (driver).function(__VA_ARGS__); \
+    if (aoti_result != ::aoti::cuda::kSuccess) {                             \
+      return (driver).Failure(aoti_result, "cu" #function, (doing));         \
+    }                                                                        \
   } while (false)
 
 #endif  // AOTI_RUNTIME_DRIVER_H_

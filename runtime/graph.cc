@@ -149,9 +149,7 @@ class Graph::Updater final : public Launcher {
     return Status();
   }
 
-  Status Finish() const {
-    return next_ == graph_.nodes_.size() ? Status() : OtherSteps();
-  }
+  Status Finish() const { return next_ == graph_.nodes_.size() ? Status() : OtherSteps(); }
 
  private:
   Status Next(cuda::GraphNode* node) {
@@ -161,7 +159,8 @@ class Graph::Updater final : public Launcher {
   }
 
   static Status OtherSteps() {
-    return Status(Code::kInternal, "launch code issued other steps than the CUDA graph was built of");
+    return Status(Code::kInternal,
+                  "launch code issued other steps than the CUDA graph was built of");
   }
 
   Graph& graph_;

@@ -31,8 +31,8 @@ class Graph {
                Procedure procedure, const Addresses& addresses);
 
   // Replaces the addresses in the steps that are marked as holding the caller's. The procedure must
-  // be the one the graph was built of, and issue the same steps. After a failure some steps have new
-  // addresses and others old ones: another update must succeed before a launch.
+  // be the one the graph was built of, and issue the same steps. After a failure some steps have
+  // new addresses and others old ones: another update must succeed before a launch.
   Status Update(Procedure procedure, const Addresses& addresses);
 
   // Ordered after earlier work in the stream and after earlier launches of this graph.

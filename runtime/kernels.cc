@@ -54,7 +54,8 @@ Status KernelSet::LoadOne(const KernelDescription& description, const TargetDesc
   int options[] = {cuda::kJitErrorLogBuffer, cuda::kJitErrorLogBufferSize};
   void* values[] = {log, reinterpret_cast<void*>(sizeof log - 1)};
   cuda::Module module = nullptr;
-  const cuda::Result result = driver.ModuleLoadDataEx(&module, description.image, 2, options, values);
+  const cuda::Result result =
+      driver.ModuleLoadDataEx(&module, description.image, 2, options, values);
   if (result != cuda::kSuccess) {
     // The log is empty but where the driver had PTX to compile.
     return driver.Failure(result, "cuModuleLoadDataEx",
@@ -68,17 +69,17 @@ Status KernelSet::LoadOne(const KernelDescription& description, const TargetDesc
   AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncGetAttribute, &max_threads,
                             cuda::kFunctionAttributeMaxThreads, function);
   if (static_cast<uint32_t>(max_threads) < description.threads) {
-    return Status(Code::kInternal, doing + ": it needs blocks of " +
-                                       std::to_string(description.threads) +
-                                       " threads, the device allows " +
-                                       std::to_string(max_threads));
+    return Status(Code::kInternal,
+                  doing + ": it needs blocks of " + std::to_string(description.threads) +
+                      " threads, the device allows " + std::to_string(max_threads));
   }
   if (description.shared_memory > kSharedMemoryByDefault) {
-    AOTI_CUDA_RETURN_IF_ERROR(
-        driver, doing + ", which needs " + std::to_string(description.shared_memory) +
-                    " bytes of shared memory",
-        FuncSetAttribute, function, cuda::kFunctionAttributeMaxDynamicSharedMemory,
-        static_cast<int>(description.shared_memory));
+    AOTI_CUDA_RETURN_IF_ERROR(driver,
+                              doing + ", which needs " + std::to_string(description.shared_memory) +
+                                  " bytes of shared memory",
+                              FuncSetAttribute, function,
+                              cuda::kFunctionAttributeMaxDynamicSharedMemory,
+                              static_cast<int>(description.shared_memory));
   }
   kernels_.push_back({description.name, function, description.threads, description.shared_memory,
                       description.cluster});

@@ -9,8 +9,9 @@ Status DeviceMemory::Allocate(std::shared_ptr<const Context> context, uint64_t n
   Free();
   if (nbytes == 0) return Status();
   AOTI_CUDA_RETURN_IF_ERROR(
-      context->driver(), "allocating " + std::to_string(nbytes) + " bytes of device memory for " + what,
-      MemAlloc, &address_, nbytes);
+      context->driver(),
+      "allocating " + std::to_string(nbytes) + " bytes of device memory for " + what, MemAlloc,
+      &address_, nbytes);
   context_ = std::move(context);
   return Status();
 }
@@ -27,8 +28,9 @@ void DeviceMemory::Free() {
 
 Status PinnedMemory::Allocate(std::shared_ptr<const Context> context, uint64_t nbytes) {
   AOTI_CUDA_RETURN_IF_ERROR(
-      context->driver(), "allocating " + std::to_string(nbytes) + " bytes of page-locked host memory",
-      MemHostAlloc, &data_, nbytes, 0);
+      context->driver(),
+      "allocating " + std::to_string(nbytes) + " bytes of page-locked host memory", MemHostAlloc,
+      &data_, nbytes, 0);
   context_ = std::move(context);
   return Status();
 }

@@ -17,7 +17,9 @@ namespace aoti {
 constexpr uint64_t kAlignment = 256;
 
 // The least multiple of kAlignment that is not below `nbytes`.
-constexpr uint64_t Align(uint64_t nbytes) { return (nbytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr uint64_t Align(uint64_t nbytes) {
+  return (nbytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 class DeviceMemory {
  public:

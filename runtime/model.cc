@@ -80,8 +80,8 @@ Status Model::Prepare(const SafetensorsFile* weights) {
   DeviceMemory temporary;  // staging, then the folding procedure's arena
   AOTI_RETURN_IF_ERROR(temporary.Allocate(context_, LoadMemory(target_), "loading weights"));
   if (weights != nullptr) {
-    AOTI_RETURN_IF_ERROR(UploadWeights(context_, *weights, target_.weights, memory_.address(),
-                                       temporary.address()));
+    AOTI_RETURN_IF_ERROR(
+        UploadWeights(context_, *weights, target_.weights, memory_.address(), temporary.address()));
   }
   Addresses folding = addresses();
   folding.staging = temporary.address();

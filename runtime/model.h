@@ -24,7 +24,7 @@ uint64_t SessionMemory(const TargetDescription& target);
 class Model {
  public:
   struct Options {
-    int device = 0;                  // ordinal
+    int device = 0;                   // ordinal
     cuda::Context context = nullptr;  // null for the device's primary context
     // The weights file: a path, or else memory, or neither where the model has no weights.
     const char* weights_path = nullptr;

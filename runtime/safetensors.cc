@@ -76,9 +76,9 @@ std::string ParseTensor(const Json& entry, uint64_t data_size, SafetensorsFile::
   // A type unknown here cannot be one the model asks for, so it does no harm.
   const uint64_t item_size = SafetensorsItemSize(tensor->dtype);
   uint64_t nbytes = 0;
-  if (item_size != 0 && (!ContiguousSize(tensor->shape.data(), tensor->shape.size(), item_size,
-                                         &nbytes) ||
-                         nbytes != tensor->nbytes)) {
+  if (item_size != 0 &&
+      (!ContiguousSize(tensor->shape.data(), tensor->shape.size(), item_size, &nbytes) ||
+       nbytes != tensor->nbytes)) {
     return "its shape " + ShapeText(tensor->shape.data(), tensor->shape.size()) + " of " +
            tensor->dtype + " does not make the " + std::to_string(tensor->nbytes) +
            " bytes of its data_offsets";
@@ -176,19 +176,18 @@ Status SafetensorsFile::CheckCoverage(uint64_t data_begin) const {
 
 Status SafetensorsFile::Check(const Table<WeightDescription>& weights) const {
   for (const WeightDescription& weight : weights) {
-    const std::string expected = TensorText(SafetensorsName(weight.dtype), weight.shape.data,
-                                            weight.shape.size);
+    const std::string expected =
+        TensorText(SafetensorsName(weight.dtype), weight.shape.data, weight.shape.size);
     const auto found = tensors_.find(weight.name);
     if (found == tensors_.end()) {
       return Status(Code::kNotFound,
                     label_ + ": has no tensor " + weight.name + " (" + expected + ")");
     }
     const Tensor& tensor = found->second;
-    const std::string got =
-        TensorText(tensor.dtype, tensor.shape.data(), tensor.shape.size());
+    const std::string got = TensorText(tensor.dtype, tensor.shape.data(), tensor.shape.size());
     if (got != expected) {
-      return Status(Code::kInvalidArgument, label_ + ": tensor " + weight.name + ": expected " +
-                                                expected + ", got " + got);
+      return Status(Code::kInvalidArgument,
+                    label_ + ": tensor " + weight.name + ": expected " + expected + ", got " + got);
     }
   }
   return Status();

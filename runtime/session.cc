@@ -53,8 +53,7 @@ Status Session::Run(const DLTensor* const* inputs, size_t num_inputs,
 }
 
 Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
-                          const DLTensor* const* outputs, size_t num_outputs,
-                          cuda::Stream stream) {
+                          const DLTensor* const* outputs, size_t num_outputs, cuda::Stream stream) {
   AOTI_RETURN_IF_ERROR(ReadArguments(inputs, num_inputs, outputs, num_outputs));
   const Context& context = *model_->context();
   const ScopedContext scope(context);
@@ -69,12 +68,21 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
     graph_is_current_ = false;
     return Issue(stream);
   }
+  Status status = Enqueue(stream);
+  // Part of the run may be on its way with no event behind it to wait for, and the session may be
+  // destroyed next. What this reports would hide the failure that led here.
+  if (!status.ok()) context.driver().StreamSynchronize(stream);
+  return status;
+}
+
+Status Session::Enqueue(cuda::Stream stream) {
   if (options_.use_graph) {
     AOTI_RETURN_IF_ERROR(LaunchGraph(stream));
   } else {
     inputs_.swap(next_inputs_);
     outputs_.swap(next_outputs_);
-    // The arena is free once the run before has finished. (Launches of one graph are ordered anyway.)
+    // The arena is free once the run before has finished. (Launches of one graph are ordered
+    // anyway.)
     AOTI_RETURN_IF_ERROR(finished_.Wait(stream));
     AOTI_RETURN_IF_ERROR(Issue(stream));
   }
@@ -106,8 +114,8 @@ Status Session::LaunchGraph(cuda::Stream stream) {
   outputs_.swap(next_outputs_);
   if (graph_ == nullptr) {
     auto graph = std::make_unique<Graph>();
-    AOTI_RETURN_IF_ERROR(graph->Build(model_->context(), model_->kernels(), model_->target().run,
-                                      addresses()));
+    AOTI_RETURN_IF_ERROR(
+        graph->Build(model_->context(), model_->kernels(), model_->target().run, addresses()));
     graph_ = std::move(graph);
   } else if (moved || !graph_is_current_) {
     graph_is_current_ = false;  // until the update has succeeded

@@ -37,10 +37,11 @@ class Session {
   Session(std::shared_ptr<const Model> model, const Options& options);
 
   Status Prepare();
-  Status RunLocked(const DLTensor* const* inputs, size_t num_inputs,
-                   const DLTensor* const* outputs, size_t num_outputs, cuda::Stream stream);
+  Status RunLocked(const DLTensor* const* inputs, size_t num_inputs, const DLTensor* const* outputs,
+                   size_t num_outputs, cuda::Stream stream);
   Status ReadArguments(const DLTensor* const* inputs, size_t num_inputs,
                        const DLTensor* const* outputs, size_t num_outputs);
+  Status Enqueue(cuda::Stream stream);
   Status Issue(cuda::Stream stream);
   Status LaunchGraph(cuda::Stream stream);
   Addresses addresses() const;

@@ -20,8 +20,9 @@ Status StreamLauncher::Launch(uint32_t index, Grid grid, void** params, Pointers
   cuda::LaunchAttribute attribute = {};
   attribute.id = cuda::kLaunchAttributeClusterDimension;
   attribute.value = kernel->ClusterDimension();
-  const cuda::LaunchConfig config = {blocks.x, blocks.y, blocks.z, kernel->threads, 1, 1,
-                                     kernel->shared_memory, stream_, &attribute, 1};
+  const cuda::LaunchConfig config = {
+      blocks.x, blocks.y,   blocks.z, kernel->threads, 1, 1, kernel->shared_memory,
+      stream_,  &attribute, 1};
   AOTI_CUDA_RETURN_IF_ERROR(driver_, std::string("launching kernel ") + kernel->name,
                             LaunchKernelEx, &config, kernel->function, params, nullptr);
   return Status();

@@ -117,18 +117,16 @@ Status ChooseTarget(const ModelDescription& description, const DeviceProperties&
                             ", compute capability " + CapabilityText(device.major, device.minor) +
                             ")";
   if (best == nullptr) {
-    return Status(Code::kNotFound, std::string("model ") + description.name +
-                                       " has no code for " + where + "; it was built for " +
-                                       TargetList(description) +
+    return Status(Code::kNotFound, std::string("model ") + description.name + " has no code for " +
+                                       where + "; it was built for " + TargetList(description) +
                                        ". Build it with a target for this device.");
   }
   if (driver_version < best->driver) {
-    return Status(Code::kUnavailable, std::string("the code of model ") + description.name +
-                                          " for " + best->name + " on " + where +
-                                          " needs a driver for CUDA " +
-                                          DriverVersionText(best->driver) +
-                                          " or newer; this one supports CUDA " +
-                                          DriverVersionText(driver_version));
+    return Status(Code::kUnavailable,
+                  std::string("the code of model ") + description.name + " for " + best->name +
+                      " on " + where + " needs a driver for CUDA " +
+                      DriverVersionText(best->driver) + " or newer; this one supports CUDA " +
+                      DriverVersionText(driver_version));
   }
   *target = best;
   return Status();

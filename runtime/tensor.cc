@@ -102,8 +102,7 @@ class TensorCheck {
     const size_t ndim = expected_.shape.size;
     if (tensor_.ndim < 0 || static_cast<size_t>(tensor_.ndim) != ndim) {
       return Fault("expected " + std::to_string(ndim) + " dimensions " +
-                   ShapeText(expected_.shape.data, ndim) + ", got " +
-                   std::to_string(tensor_.ndim));
+                   ShapeText(expected_.shape.data, ndim) + ", got " + std::to_string(tensor_.ndim));
     }
     if (ndim != 0 && tensor_.shape == nullptr) return Fault("its shape is a null pointer");
     for (size_t i = 0; i < ndim; ++i) {
@@ -281,10 +280,9 @@ Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress*
       return extent != 0 && address < end && begin < address + extent;
     };
     const auto fault = [&](const char* sort, size_t index, const TensorDescription& other) {
-      return Status(Code::kInvalidArgument, "output " + std::to_string(i) + " (" +
-                                                outputs[i].name + "): shares memory with " + sort +
-                                                " " + std::to_string(index) + " (" + other.name +
-                                                ")");
+      return Status(Code::kInvalidArgument, "output " + std::to_string(i) + " (" + outputs[i].name +
+                                                "): shares memory with " + sort + " " +
+                                                std::to_string(index) + " (" + other.name + ")");
     };
     for (size_t j = 0; j < inputs.size; ++j) {
       if (overlaps(inputs[j], input_addresses[j])) return fault("input", j, inputs[j]);

@@ -45,15 +45,15 @@ enum class Check { kFull, kTrust };
 
 // Stores the first element's address of each tensor. In full: compares the count, and each tensor's
 // dtype, number of dimensions, shape, strides, device and alignment, in time proportional to the
-// number of dimensions. A message names the tensor and the dimension, what is expected and what came.
+// number of dimensions. A message names the tensor and the dimension, what is expected and what
+// came.
 Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
                    const DLTensor* const* tensors, size_t count, int device, Check check,
                    DeviceAddress* addresses);
 
 // Fails if an output shares memory with an input or with another output.
 Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
-                    const Table<TensorDescription>& outputs,
-                    const DeviceAddress* output_addresses);
+                    const Table<TensorDescription>& outputs, const DeviceAddress* output_addresses);
 
 }  // namespace aoti
 

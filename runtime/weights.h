@@ -71,8 +71,8 @@ class SafetensorsFile {
   std::map<std::string, Tensor> tensors_;
 };
 
-// Copies `weights` to `weights_memory` and `staging_memory`, each at its offset, and waits until they
-// are there. `file` has passed Check(weights). The context must be current.
+// Copies `weights` to `weights_memory` and `staging_memory`, each at its offset, and waits until
+// they are there. `file` has passed Check(weights). The context must be current.
 Status UploadWeights(const std::shared_ptr<const Context>& context, const SafetensorsFile& file,
                      const Table<WeightDescription>& weights, DeviceAddress weights_memory,
                      DeviceAddress staging_memory);

@@ -1,0 +1,874 @@
+// The simulated driver's functions. Each is declared by the table in runtime/cuda_driver.h, which
+// tests/runtime/cuda_driver_test.cc compares with cuda.h.
+
+#include "runtime/driver.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "simulator/objects.h"
+
+namespace simulator {
+
+using namespace aoti::cuda;  // NOLINT(build/namespaces): these are its functions
+
+namespace {
+
+constexpr uint32_t kMostShared = 227 * 1024;
+
+thread_local std::vector<CUctx_st*> current;
+
+struct ErrorText {
+  Result code;
+  const char* name;
+  const char* text;
+};
+
+constexpr ErrorText kErrors[] = {
+    {0, "CUDA_SUCCESS", "no error"},
+    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU",
+     "no kernel image is available for execution on the device"},
+    {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {500, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+};
+
+// What every function does first: it takes the lock, counts the call and sees whether it is to
+// fail.
+class Call {
+ public:
+  explicit Call(const char* function) : machine_(Machine::Get()), lock_(machine_.mutex) {
+    if (!machine_.environment_read) machine_.ReadEnvironment();
+    ++machine_.calls[function];
+    if (machine_.fail_countdown != 0 &&
+        (machine_.fail_function.empty() || machine_.fail_function == function) &&
+        --machine_.fail_countdown == 0) {
+      injected_ = machine_.fail_result;
+      machine_.failed = function;
+      machine_.contexts_gone = std::strcmp(function, "cuCtxPushCurrent") == 0;
+    } else if (machine_.contexts_gone && std::strcmp(function, "cuCtxPushCurrent") == 0) {
+      injected_ = machine_.fail_result;
+    } else if (!machine_.initialized && std::strcmp(function, "cuInit") != 0) {
+      injected_ = kErrorNotInitialized;
+    }
+  }
+
+  // Not 0 where the call is to fail.
+  Result injected() const { return injected_; }
+  Machine& machine() const { return machine_; }
+
+ private:
+  Machine& machine_;
+  const std::lock_guard<std::recursive_mutex> lock_;
+  Result injected_ = kSuccess;
+};
+
+#define SIMULATOR_CALL(name)         \
+  const Call call(name);             \
+  Machine& machine = call.machine(); \
+  static_cast<void>(machine);        \
+  if (call.injected() != kSuccess) return call.injected()
+
+// For functions that release something or wait: they do so even where they report a failure.
+#define SIMULATOR_RELEASING_CALL(name) \
+  const Call call(name);               \
+  Machine& machine = call.machine()
+
+CUctx_st* Current() { return current.empty() ? nullptr : current.back(); }
+
+#define SIMULATOR_NEED_CONTEXT(name)                                                 \
+  CUctx_st* const context = Current();                                               \
+  if (context == nullptr) {                                                          \
+    return machine.Misuse(kErrorInvalidContext, std::string(name) + ": no context"); \
+  }
+
+template <typename T>
+bool Live(const Table<T>& table, T* handle) {
+  return table.count(handle) != 0;
+}
+
+// The stream a handle means, or null with a misuse recorded.
+CUstream_st* Resolve(Machine& machine, Stream handle, const char* function) {
+  CUctx_st* context = Current();
+  if (context == nullptr) {
+    machine.Misuse(0, std::string(function) + ": no context");
+    return nullptr;
+  }
+  if (handle == nullptr) return context->legacy;
+  if (!Live(machine.streams, handle) || handle->context != context) {
+    machine.Misuse(0, std::string(function) + ": a stream that is not of the current context");
+    return nullptr;
+  }
+  return handle;
+}
+
+template <typename T>
+T* Create(Table<T>* table, CUctx_st* context) {
+  auto object = std::make_unique<T>();
+  object->context = context;
+  T* handle = object.get();
+  table->emplace(handle, std::move(object));
+  return handle;
+}
+
+CUctx_st* NewContext(Machine& machine, int device, bool primary) {
+  auto object = std::make_unique<CUctx_st>();
+  CUctx_st* context = object.get();
+  context->device = device;
+  context->primary = primary;
+  context->references = 1;
+  machine.contexts.emplace(context, std::move(object));
+  context->legacy = Create(&machine.streams, context);
+  return context;
+}
+
+// Destroys what is left in a context, which is a misuse.
+template <typename T>
+void Clear(Machine& machine, Table<T>* table, CUctx_st* context, const char* what) {
+  for (auto entry = table->begin(); entry != table->end();) {
+    if (entry->second->context != context) {
+      ++entry;
+      continue;
+    }
+    machine.Misuse(0, std::string("a context is destroyed before its ") + what);
+    entry = table->erase(entry);
+  }
+}
+
+void ClearMemory(Machine& machine, CUctx_st* context) {
+  for (auto entry = machine.device_memory.begin(); entry != machine.device_memory.end();) {
+    if (entry->second.context != context) {
+      ++entry;
+      continue;
+    }
+    machine.Misuse(0, "a context is destroyed before its device memory");
+    std::free(reinterpret_cast<void*>(entry->first));
+    entry = machine.device_memory.erase(entry);
+  }
+  for (auto entry = machine.host_memory.begin(); entry != machine.host_memory.end();) {
+    if (entry->second.context != context) {
+      ++entry;
+      continue;
+    }
+    machine.Misuse(0, "a context is destroyed before its host memory");
+    std::free(entry->first);
+    entry = machine.host_memory.erase(entry);
+  }
+}
+
+void DestroyContext(Machine& machine, CUctx_st* context) {
+  CUstream_st* legacy = context->legacy;
+  machine.Drain(legacy);
+  machine.streams.erase(legacy);
+  Clear(machine, &machine.streams, context, "streams");
+  Clear(machine, &machine.events, context, "events");
+  Clear(machine, &machine.graph_execs, context, "graph executables");
+  Clear(machine, &machine.graphs, context, "graphs");
+  Clear(machine, &machine.modules, context, "modules");
+  ClearMemory(machine, context);
+  machine.contexts.erase(context);
+}
+
+// Checks a launch and copies its parameters.
+Result Bind(Machine& machine, Function function, const unsigned* grid, const unsigned* block,
+            unsigned shared, unsigned cluster, void** params, void** extra, BoundLaunch* launch) {
+  CUctx_st* context = Current();
+  bool known = false;
+  for (const auto& [handle, module] : machine.modules) {
+    for (const auto& candidate : module->functions) known = known || candidate.get() == function;
+  }
+  if (!known || function->context != context) {
+    return machine.Misuse(kErrorInvalidHandle, "a launch of a function of no loaded module");
+  }
+  const KernelImage& image = function->image;
+  const auto fault = [&](const char* what) {
+    return machine.Misuse(kErrorInvalidValue, "launch of " + image.name + ": " + what);
+  };
+  for (int i = 0; i < 3; ++i) {
+    if (grid[i] == 0 || block[i] == 0) return fault("an empty grid or block");
+  }
+  if (uint64_t{block[0]} * block[1] * block[2] > image.threads) return fault("too many threads");
+  if (shared > function->max_shared) return fault("more shared memory than was asked for");
+  if (cluster != image.cluster) return fault("another cluster than the kernel was compiled for");
+  if (grid[0] % cluster != 0) return fault("a grid that is no multiple of the cluster");
+  if (extra != nullptr || (params == nullptr && !image.params.empty())) return fault("no params");
+  launch->function = function;
+  std::memcpy(launch->grid, grid, sizeof launch->grid);
+  std::memcpy(launch->block, block, sizeof launch->block);
+  launch->cluster = cluster;
+  launch->shared_memory = shared;
+  launch->params.clear();
+  for (size_t i = 0; i < image.params.size(); ++i) {
+    if (params[i] == nullptr) return fault("a null parameter");
+    const auto* bytes = static_cast<const unsigned char*>(params[i]);
+    launch->params.emplace_back(bytes, bytes + image.params[i]);
+  }
+  return kSuccess;
+}
+
+Result BindNode(Machine& machine, const KernelNodeParams& params, unsigned cluster,
+                BoundLaunch* launch) {
+  const unsigned grid[] = {params.grid_x, params.grid_y, params.grid_z};
+  const unsigned block[] = {params.block_x, params.block_y, params.block_z};
+  if (params.kernel != nullptr || params.context != nullptr) {
+    return machine.Misuse(kErrorInvalidValue, "kernel node: only functions are supported");
+  }
+  return Bind(machine, params.function, grid, block, params.shared_memory, cluster, params.params,
+              params.extra, launch);
+}
+
+Result EnqueueLaunch(Machine& machine, Stream handle, const char* name, BoundLaunch launch) {
+  CUstream_st* stream = Resolve(machine, handle, name);
+  if (stream == nullptr) return kErrorInvalidHandle;
+  machine.Enqueue(stream, [&machine, launch = std::move(launch)] { machine.Execute(launch); });
+  return kSuccess;
+}
+
+// Adds a node behind its dependencies; nodes run in the order they were added, which is one of the
+// orders that the dependencies allow.
+Result AddNode(Machine& machine, GraphNode* node, Graph graph, const GraphNode* dependencies,
+               size_t num_dependencies, CUgraphNode_st contents) {
+  if (!Live(machine.graphs, graph)) {
+    return machine.Misuse(kErrorInvalidHandle, "a node for a graph that is not live");
+  }
+  for (size_t i = 0; i < num_dependencies; ++i) {
+    if (dependencies[i] == nullptr || dependencies[i]->graph != graph) {
+      return machine.Misuse(kErrorInvalidValue, "a node depends on one of another graph");
+    }
+  }
+  if (!graph->nodes.empty() &&
+      (num_dependencies != 1 || dependencies[0] != graph->nodes.back().get())) {
+    return machine.Misuse(kErrorInvalidValue, "only graphs that are chains are supported");
+  }
+  contents.graph = graph;
+  contents.index = graph->nodes.size();
+  graph->nodes.push_back(std::make_unique<CUgraphNode_st>(std::move(contents)));
+  *node = graph->nodes.back().get();
+  return kSuccess;
+}
+
+Result CopyNode(Machine& machine, const Memcpy3D& params, CUgraphNode_st* node) {
+  if (params.src_memory_type != kMemoryTypeDevice || params.dst_memory_type != kMemoryTypeDevice ||
+      params.height != 1 || params.depth != 1 || params.src_x != 0 || params.dst_x != 0 ||
+      params.width == 0) {
+    return machine.Misuse(kErrorInvalidValue, "copy node: only one row on the device is supported");
+  }
+  node->kind = CUgraphNode_st::kCopy;
+  node->dst = params.dst_device;
+  node->src = params.src_device;
+  node->nbytes = params.width;
+  if (!machine.CheckRange(node->dst, node->nbytes, "copy node") ||
+      !machine.CheckRange(node->src, node->nbytes, "copy node")) {
+    return kErrorInvalidValue;
+  }
+  return kSuccess;
+}
+
+Result FillNode(Machine& machine, const MemsetNodeParams& params, CUgraphNode_st* node) {
+  if (params.element_size != 1 || params.height != 1 || params.value > 255 || params.width == 0) {
+    return machine.Misuse(kErrorInvalidValue, "fill node: only one row of bytes is supported");
+  }
+  node->kind = CUgraphNode_st::kFill;
+  node->dst = params.dst;
+  node->byte = static_cast<unsigned char>(params.value);
+  node->nbytes = params.width;
+  return machine.CheckRange(node->dst, node->nbytes, "fill node") ? kSuccess : kErrorInvalidValue;
+}
+
+// The node of an executable that was made of `node`, or null with a misuse recorded.
+CUgraphNode_st* ExecNode(Machine& machine, GraphExec exec, GraphNode node,
+                         CUgraphNode_st::Kind kind) {
+  if (!Live(machine.graph_execs, exec) || !Live(machine.graphs, exec->graph) || node == nullptr ||
+      node->graph != exec->graph || exec->nodes[node->index].kind != kind) {
+    machine.Misuse(0, "an update of a node that the graph executable does not have");
+    return nullptr;
+  }
+  return &exec->nodes[node->index];
+}
+
+}  // namespace
+
+namespace entry {
+
+Result Init(unsigned) {
+  SIMULATOR_CALL("cuInit");
+  if (machine.devices == 0) return kErrorNoDevice;
+  machine.initialized = true;
+  return kSuccess;
+}
+
+Result DriverGetVersion(int* version) {
+  SIMULATOR_CALL("cuDriverGetVersion");
+  *version = machine.driver_version;
+  return kSuccess;
+}
+
+Result GetErrorName(Result error, const char** text) {
+  for (const ErrorText& row : kErrors) {
+    if (row.code == error) return *text = row.name, kSuccess;
+  }
+  return *text = nullptr, kErrorInvalidValue;
+}
+
+Result GetErrorString(Result error, const char** text) {
+  for (const ErrorText& row : kErrors) {
+    if (row.code == error) return *text = row.text, kSuccess;
+  }
+  return *text = nullptr, kErrorInvalidValue;
+}
+
+Result DeviceGet(Device* device, int ordinal) {
+  SIMULATOR_CALL("cuDeviceGet");
+  if (ordinal < 0 || ordinal >= machine.devices) return kErrorInvalidDevice;
+  *device = ordinal;
+  return kSuccess;
+}
+
+Result DeviceGetCount(int* count) {
+  SIMULATOR_CALL("cuDeviceGetCount");
+  *count = machine.devices;
+  return kSuccess;
+}
+
+Result DeviceGetName(char* name, int size, Device) {
+  SIMULATOR_CALL("cuDeviceGetName");
+  std::strncpy(name, "simulator", static_cast<size_t>(size));
+  return kSuccess;
+}
+
+Result DeviceGetAttribute(int* value, int attribute, Device) {
+  SIMULATOR_CALL("cuDeviceGetAttribute");
+  if (attribute == kDeviceAttributeMajor) return *value = machine.major, kSuccess;
+  if (attribute == kDeviceAttributeMinor) return *value = machine.minor, kSuccess;
+  return machine.Misuse(kErrorInvalidValue, "cuDeviceGetAttribute: an unknown attribute");
+}
+
+Result DevicePrimaryCtxRetain(Context* context, Device device) {
+  SIMULATOR_CALL("cuDevicePrimaryCtxRetain");
+  if (device < 0 || device >= machine.devices) return kErrorInvalidDevice;
+  CUctx_st*& primary = machine.primary[device];
+  if (primary == nullptr) {
+    primary = NewContext(machine, device, true);
+  } else {
+    ++primary->references;
+  }
+  *context = primary;
+  return kSuccess;
+}
+
+Result DevicePrimaryCtxRelease(Device device) {
+  SIMULATOR_RELEASING_CALL("cuDevicePrimaryCtxRelease");
+  CUctx_st*& primary = machine.primary[device];
+  if (primary == nullptr) {
+    return machine.Misuse(kErrorInvalidContext, "a primary context is released too often");
+  }
+  if (--primary->references == 0) {
+    DestroyContext(machine, primary);
+    primary = nullptr;
+  }
+  return call.injected();
+}
+
+Result CtxPushCurrent(Context context) {
+  SIMULATOR_CALL("cuCtxPushCurrent");
+  if (!Live(machine.contexts, context)) {
+    return machine.Misuse(kErrorInvalidContext, "cuCtxPushCurrent: the context is not live");
+  }
+  current.push_back(context);
+  return kSuccess;
+}
+
+Result CtxPopCurrent(Context* context) {
+  SIMULATOR_RELEASING_CALL("cuCtxPopCurrent");
+  if (current.empty()) return machine.Misuse(kErrorInvalidContext, "cuCtxPopCurrent: no context");
+  *context = current.back();
+  current.pop_back();
+  return call.injected();
+}
+
+Result CtxGetDevice(Device* device) {
+  SIMULATOR_CALL("cuCtxGetDevice");
+  SIMULATOR_NEED_CONTEXT("cuCtxGetDevice");
+  *device = context->device;
+  return kSuccess;
+}
+
+Result ModuleLoadDataEx(Module* module, const void* image, unsigned num_options, int* options,
+                        void** values) {
+  SIMULATOR_CALL("cuModuleLoadDataEx");
+  SIMULATOR_NEED_CONTEXT("cuModuleLoadDataEx");
+  std::vector<KernelImage> kernels;
+  std::string fault;
+  if (!ParseImage(static_cast<const char*>(image), &kernels, &fault)) {
+    char* log = nullptr;
+    size_t size = 0;
+    for (unsigned i = 0; i < num_options; ++i) {
+      if (options[i] == kJitErrorLogBuffer) log = static_cast<char*>(values[i]);
+      if (options[i] == kJitErrorLogBufferSize) size = reinterpret_cast<size_t>(values[i]);
+    }
+    if (log != nullptr && size != 0) std::strncpy(log, fault.c_str(), size);
+    return kErrorInvalidImage;
+  }
+  for (const KernelImage& kernel : kernels) {
+    if (!Runs(kernel, machine.major, machine.minor)) return kErrorNoBinaryForGpu;
+  }
+  *module = Create(&machine.modules, context);
+  for (KernelImage& kernel : kernels) {
+    auto function = std::make_unique<CUfunc_st>();
+    function->context = context;
+    function->image = std::move(kernel);
+    (*module)->functions.push_back(std::move(function));
+  }
+  return kSuccess;
+}
+
+Result ModuleUnload(Module module) {
+  SIMULATOR_RELEASING_CALL("cuModuleUnload");
+  if (!Live(machine.modules, module) || module->context != Current()) {
+    return machine.Misuse(kErrorInvalidHandle, "cuModuleUnload: not a module of this context");
+  }
+  machine.modules.erase(module);
+  return call.injected();
+}
+
+Result ModuleGetFunction(Function* function, Module module, const char* name) {
+  SIMULATOR_CALL("cuModuleGetFunction");
+  if (!Live(machine.modules, module)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuModuleGetFunction: not a module");
+  }
+  for (const auto& candidate : module->functions) {
+    if (candidate->image.name == name) return *function = candidate.get(), kSuccess;
+  }
+  return kErrorNotFound;
+}
+
+Result FuncGetAttribute(int* value, int attribute, Function function) {
+  SIMULATOR_CALL("cuFuncGetAttribute");
+  if (attribute != kFunctionAttributeMaxThreads) {
+    return machine.Misuse(kErrorInvalidValue, "cuFuncGetAttribute: an unknown attribute");
+  }
+  *value = static_cast<int>(function->image.threads);
+  return kSuccess;
+}
+
+Result FuncSetAttribute(Function function, int attribute, int value) {
+  SIMULATOR_CALL("cuFuncSetAttribute");
+  if (attribute != kFunctionAttributeMaxDynamicSharedMemory) {
+    return machine.Misuse(kErrorInvalidValue, "cuFuncSetAttribute: an unknown attribute");
+  }
+  if (value < 0 || static_cast<uint32_t>(value) > kMostShared) return kErrorInvalidValue;
+  function->max_shared = static_cast<uint32_t>(value);
+  return kSuccess;
+}
+
+Result FuncLoad(Function) {
+  SIMULATOR_CALL("cuFuncLoad");
+  return kSuccess;
+}
+
+Result LaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                    unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_memory,
+                    Stream stream, void** params, void** extra) {
+  SIMULATOR_CALL("cuLaunchKernel");
+  const unsigned grid[] = {grid_x, grid_y, grid_z};
+  const unsigned block[] = {block_x, block_y, block_z};
+  BoundLaunch launch;
+  const Result result =
+      Bind(machine, function, grid, block, shared_memory, 1, params, extra, &launch);
+  if (result != kSuccess) return result;
+  return EnqueueLaunch(machine, stream, "cuLaunchKernel", std::move(launch));
+}
+
+Result LaunchKernelEx(const LaunchConfig* config, Function function, void** params, void** extra) {
+  SIMULATOR_CALL("cuLaunchKernelEx");
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < config->num_attributes; ++i) {
+    const LaunchAttribute& attribute = config->attributes[i];
+    if (attribute.id != kLaunchAttributeClusterDimension) {
+      return machine.Misuse(kErrorInvalidValue, "cuLaunchKernelEx: an unknown attribute");
+    }
+    cluster = attribute.value.cluster.x;
+  }
+  const unsigned grid[] = {config->grid_x, config->grid_y, config->grid_z};
+  const unsigned block[] = {config->block_x, config->block_y, config->block_z};
+  BoundLaunch launch;
+  const Result result =
+      Bind(machine, function, grid, block, config->shared_memory, cluster, params, extra, &launch);
+  if (result != kSuccess) return result;
+  return EnqueueLaunch(machine, config->stream, "cuLaunchKernelEx", std::move(launch));
+}
+
+Result MemAlloc(DevicePointer* address, size_t nbytes) {
+  SIMULATOR_CALL("cuMemAlloc");
+  SIMULATOR_NEED_CONTEXT("cuMemAlloc");
+  if (nbytes == 0) return machine.Misuse(kErrorInvalidValue, "cuMemAlloc: 0 bytes");
+  // Padded to the alignment; the exact size is what ranges are checked against.
+  void* memory = std::aligned_alloc(512, (nbytes + 511) / 512 * 512);
+  if (memory == nullptr) return kErrorOutOfMemory;
+  std::memset(memory, 0xA5, nbytes);  // nothing may rely on zeros
+  *address = reinterpret_cast<DevicePointer>(memory);
+  machine.device_memory[*address] = {context, nbytes};
+  return kSuccess;
+}
+
+Result MemFree(DevicePointer address) {
+  SIMULATOR_RELEASING_CALL("cuMemFree");
+  const auto found = machine.device_memory.find(address);
+  if (found == machine.device_memory.end() || found->second.context != Current()) {
+    return machine.Misuse(kErrorInvalidValue, "cuMemFree: not memory of the current context");
+  }
+  machine.device_memory.erase(found);
+  std::free(reinterpret_cast<void*>(address));
+  return call.injected();
+}
+
+Result MemHostAlloc(void** pointer, size_t nbytes, unsigned) {
+  SIMULATOR_CALL("cuMemHostAlloc");
+  SIMULATOR_NEED_CONTEXT("cuMemHostAlloc");
+  *pointer = std::malloc(nbytes);
+  if (*pointer == nullptr) return kErrorOutOfMemory;
+  machine.host_memory[*pointer] = {context, nbytes};
+  return kSuccess;
+}
+
+Result MemFreeHost(void* pointer) {
+  SIMULATOR_RELEASING_CALL("cuMemFreeHost");
+  if (machine.host_memory.erase(pointer) == 0) {
+    return machine.Misuse(kErrorInvalidValue, "cuMemFreeHost: not memory of cuMemHostAlloc");
+  }
+  std::free(pointer);
+  return call.injected();
+}
+
+Result MemcpyHtoDAsync(DevicePointer dst, const void* src, size_t nbytes, Stream handle) {
+  SIMULATOR_CALL("cuMemcpyHtoDAsync");
+  CUstream_st* stream = Resolve(machine, handle, "cuMemcpyHtoDAsync");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  if (!machine.CheckRange(dst, nbytes, "cuMemcpyHtoDAsync")) return kErrorInvalidValue;
+  machine.Enqueue(stream, [&machine, dst, src, nbytes] {
+    if (!machine.CheckRange(dst, nbytes, "cuMemcpyHtoDAsync")) return;
+    std::memcpy(reinterpret_cast<void*>(dst), src, nbytes);
+  });
+  return kSuccess;
+}
+
+Result MemcpyDtoHAsync(void* dst, DevicePointer src, size_t nbytes, Stream handle) {
+  SIMULATOR_CALL("cuMemcpyDtoHAsync");
+  CUstream_st* stream = Resolve(machine, handle, "cuMemcpyDtoHAsync");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  if (!machine.CheckRange(src, nbytes, "cuMemcpyDtoHAsync")) return kErrorInvalidValue;
+  machine.Enqueue(stream, [&machine, dst, src, nbytes] {
+    if (!machine.CheckRange(src, nbytes, "cuMemcpyDtoHAsync")) return;
+    std::memcpy(dst, reinterpret_cast<const void*>(src), nbytes);
+  });
+  return kSuccess;
+}
+
+Result MemcpyDtoDAsync(DevicePointer dst, DevicePointer src, size_t nbytes, Stream handle) {
+  SIMULATOR_CALL("cuMemcpyDtoDAsync");
+  CUstream_st* stream = Resolve(machine, handle, "cuMemcpyDtoDAsync");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  machine.Enqueue(stream, [&machine, dst, src, nbytes] { machine.ExecuteCopy(dst, src, nbytes); });
+  return kSuccess;
+}
+
+Result MemsetD8Async(DevicePointer dst, unsigned char byte, size_t nbytes, Stream handle) {
+  SIMULATOR_CALL("cuMemsetD8Async");
+  CUstream_st* stream = Resolve(machine, handle, "cuMemsetD8Async");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  machine.Enqueue(stream,
+                  [&machine, dst, byte, nbytes] { machine.ExecuteFill(dst, byte, nbytes); });
+  return kSuccess;
+}
+
+Result StreamCreate(Stream* stream, unsigned flags) {
+  SIMULATOR_CALL("cuStreamCreate");
+  SIMULATOR_NEED_CONTEXT("cuStreamCreate");
+  *stream = Create(&machine.streams, context);
+  (*stream)->blocking = (flags & kStreamNonBlocking) == 0;
+  return kSuccess;
+}
+
+Result StreamDestroy(Stream stream) {
+  SIMULATOR_RELEASING_CALL("cuStreamDestroy");
+  if (!Live(machine.streams, stream) || stream == stream->context->legacy) {
+    return machine.Misuse(kErrorInvalidHandle, "cuStreamDestroy: not a stream");
+  }
+  machine.Drain(stream);
+  machine.streams.erase(stream);
+  return call.injected();
+}
+
+Result StreamSynchronize(Stream handle) {
+  SIMULATOR_RELEASING_CALL("cuStreamSynchronize");
+  CUstream_st* stream = Resolve(machine, handle, "cuStreamSynchronize");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  machine.Drain(stream);
+  return call.injected() != kSuccess ? call.injected() : stream->context->sticky;
+}
+
+Result StreamWaitEvent(Stream handle, Event event, unsigned) {
+  SIMULATOR_CALL("cuStreamWaitEvent");
+  CUstream_st* stream = Resolve(machine, handle, "cuStreamWaitEvent");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  if (!Live(machine.events, event)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuStreamWaitEvent: not an event");
+  }
+  const Position position = event->position;
+  machine.Enqueue(stream, [&machine, position] { machine.Drain(position); });
+  return kSuccess;
+}
+
+Result StreamIsCapturing(Stream handle, int* status) {
+  SIMULATOR_CALL("cuStreamIsCapturing");
+  CUstream_st* stream = Resolve(machine, handle, "cuStreamIsCapturing");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  *status = stream->capturing ? 1 : 0;
+  return kSuccess;
+}
+
+Result EventCreate(Event* event, unsigned) {
+  SIMULATOR_CALL("cuEventCreate");
+  SIMULATOR_NEED_CONTEXT("cuEventCreate");
+  *event = Create(&machine.events, context);
+  return kSuccess;
+}
+
+Result EventDestroy(Event event) {
+  SIMULATOR_RELEASING_CALL("cuEventDestroy");
+  if (machine.events.erase(event) == 0) {
+    return machine.Misuse(kErrorInvalidHandle, "cuEventDestroy: not an event");
+  }
+  return call.injected();
+}
+
+Result EventRecord(Event event, Stream handle) {
+  SIMULATOR_CALL("cuEventRecord");
+  CUstream_st* stream = Resolve(machine, handle, "cuEventRecord");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  if (!Live(machine.events, event) || event->context != stream->context) {
+    return machine.Misuse(kErrorInvalidHandle, "cuEventRecord: not an event of this context");
+  }
+  event->position = {stream, stream->enqueued};
+  return kSuccess;
+}
+
+Result EventSynchronize(Event event) {
+  SIMULATOR_RELEASING_CALL("cuEventSynchronize");
+  if (!Live(machine.events, event)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuEventSynchronize: not an event");
+  }
+  machine.Drain(event->position);
+  return call.injected() != kSuccess ? call.injected() : event->context->sticky;
+}
+
+Result EventElapsedTime(float* milliseconds, Event, Event) {
+  SIMULATOR_CALL("cuEventElapsedTime");
+  *milliseconds = 0;  // a simulator has no device time
+  return kSuccess;
+}
+
+Result GraphCreate(Graph* graph, unsigned) {
+  SIMULATOR_CALL("cuGraphCreate");
+  *graph = Create(&machine.graphs, Current());
+  return kSuccess;
+}
+
+Result GraphDestroy(Graph graph) {
+  SIMULATOR_RELEASING_CALL("cuGraphDestroy");
+  if (machine.graphs.erase(graph) == 0) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphDestroy: not a graph");
+  }
+  return call.injected();
+}
+
+Result GraphAddKernelNode(GraphNode* node, Graph graph, const GraphNode* dependencies,
+                          size_t num_dependencies, const KernelNodeParams* params) {
+  SIMULATOR_CALL("cuGraphAddKernelNode");
+  CUgraphNode_st contents;
+  // The cluster is an attribute that is set on the node afterwards.
+  const unsigned cluster = params->function->image.cluster;
+  const Result result = BindNode(machine, *params, cluster, &contents.launch);
+  if (result != kSuccess) return result;
+  contents.launch.cluster = 1;
+  return AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
+}
+
+Result GraphAddMemcpyNode(GraphNode* node, Graph graph, const GraphNode* dependencies,
+                          size_t num_dependencies, const Memcpy3D* params, Context) {
+  SIMULATOR_CALL("cuGraphAddMemcpyNode");
+  CUgraphNode_st contents;
+  const Result result = CopyNode(machine, *params, &contents);
+  if (result != kSuccess) return result;
+  return AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
+}
+
+Result GraphAddMemsetNode(GraphNode* node, Graph graph, const GraphNode* dependencies,
+                          size_t num_dependencies, const MemsetNodeParams* params, Context) {
+  SIMULATOR_CALL("cuGraphAddMemsetNode");
+  CUgraphNode_st contents;
+  const Result result = FillNode(machine, *params, &contents);
+  if (result != kSuccess) return result;
+  return AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
+}
+
+Result GraphKernelNodeSetAttribute(GraphNode node, int attribute,
+                                   const LaunchAttributeValue* value) {
+  SIMULATOR_CALL("cuGraphKernelNodeSetAttribute");
+  if (attribute != kLaunchAttributeClusterDimension) {
+    return machine.Misuse(kErrorInvalidValue, "cuGraphKernelNodeSetAttribute: unknown attribute");
+  }
+  node->launch.cluster = value->cluster.x;
+  return kSuccess;
+}
+
+Result GraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long) {
+  SIMULATOR_CALL("cuGraphInstantiateWithFlags");
+  SIMULATOR_NEED_CONTEXT("cuGraphInstantiateWithFlags");
+  if (!Live(machine.graphs, graph)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphInstantiateWithFlags: not a graph");
+  }
+  for (const auto& node : graph->nodes) {
+    if (node->kind == CUgraphNode_st::kKernel &&
+        node->launch.cluster != node->launch.function->image.cluster) {
+      return machine.Misuse(kErrorInvalidValue,
+                            "cuGraphInstantiateWithFlags: a node has a wrong cluster");
+    }
+  }
+  *exec = Create(&machine.graph_execs, context);
+  (*exec)->graph = graph;
+  for (const auto& node : graph->nodes) (*exec)->nodes.push_back(*node);
+  return kSuccess;
+}
+
+Result GraphExecDestroy(GraphExec exec) {
+  SIMULATOR_RELEASING_CALL("cuGraphExecDestroy");
+  if (machine.graph_execs.erase(exec) == 0) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphExecDestroy: not a graph executable");
+  }
+  return call.injected();
+}
+
+Result GraphExecKernelNodeSetParams(GraphExec exec, GraphNode node,
+                                    const KernelNodeParams* params) {
+  SIMULATOR_CALL("cuGraphExecKernelNodeSetParams");
+  CUgraphNode_st* target = ExecNode(machine, exec, node, CUgraphNode_st::kKernel);
+  if (target == nullptr) return kErrorInvalidValue;
+  return BindNode(machine, *params, target->launch.cluster, &target->launch);
+}
+
+Result GraphExecMemcpyNodeSetParams(GraphExec exec, GraphNode node, const Memcpy3D* params,
+                                    Context) {
+  SIMULATOR_CALL("cuGraphExecMemcpyNodeSetParams");
+  CUgraphNode_st* target = ExecNode(machine, exec, node, CUgraphNode_st::kCopy);
+  if (target == nullptr) return kErrorInvalidValue;
+  return CopyNode(machine, *params, target);
+}
+
+Result GraphExecMemsetNodeSetParams(GraphExec exec, GraphNode node, const MemsetNodeParams* params,
+                                    Context) {
+  SIMULATOR_CALL("cuGraphExecMemsetNodeSetParams");
+  CUgraphNode_st* target = ExecNode(machine, exec, node, CUgraphNode_st::kFill);
+  if (target == nullptr) return kErrorInvalidValue;
+  return FillNode(machine, *params, target);
+}
+
+Result GraphLaunch(GraphExec exec, Stream handle) {
+  SIMULATOR_CALL("cuGraphLaunch");
+  CUstream_st* stream = Resolve(machine, handle, "cuGraphLaunch");
+  if (stream == nullptr) return kErrorInvalidHandle;
+  if (!Live(machine.graph_execs, exec)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphLaunch: not a graph executable");
+  }
+  // A launch keeps the parameters of its time, and follows the launch before it.
+  const Position before = exec->last;
+  exec->last = machine.Enqueue(stream, [&machine, before, nodes = exec->nodes] {
+    machine.Drain(before);
+    for (const CUgraphNode_st& node : nodes) machine.ExecuteNode(node);
+  });
+  return kSuccess;
+}
+
+}  // namespace entry
+
+namespace {
+
+struct Entry {
+  const char* name;
+  int version;
+  void* function;
+};
+
+// The types must be exactly those the runtime calls.
+#define SIMULATOR_CHECK(name, version, parameters) \
+  static_assert(std::is_same_v<decltype(&entry::name), decltype(Functions::name)>);
+AOTI_CUDA_FUNCTIONS(SIMULATOR_CHECK)
+AOTI_CUDA_OPTIONAL_FUNCTIONS(SIMULATOR_CHECK)
+
+#define SIMULATOR_ENTRY(name, version, parameters) \
+  {"cu" #name, version, reinterpret_cast<void*>(&entry::name)},
+
+const Entry kEntries[] = {AOTI_CUDA_FUNCTIONS(SIMULATOR_ENTRY)
+                              AOTI_CUDA_OPTIONAL_FUNCTIONS(SIMULATOR_ENTRY)};
+
+}  // namespace
+}  // namespace simulator
+
+extern "C" {
+
+#pragma GCC visibility push(default)
+
+simulator::Result cuGetProcAddress_v2(const char* symbol, void** function, int version, uint64_t,
+                                      int* status) {
+  simulator::Machine& machine = simulator::Machine::Get();
+  const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  if (!machine.environment_read) machine.ReadEnvironment();
+  *function = nullptr;
+  *status = 1;  // CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND
+  for (const simulator::Entry& entry : simulator::kEntries) {
+    if (std::strcmp(entry.name, symbol) != 0 || machine.hidden == symbol) continue;
+    if (entry.version > version || entry.version > machine.driver_version) {
+      *status = aoti::cuda::kProcAddressVersionNotSufficient;
+      continue;
+    }
+    *function = entry.function;
+    *status = aoti::cuda::kProcAddressFound;
+  }
+  return *function == nullptr ? aoti::cuda::kErrorNotFound : aoti::cuda::kSuccess;
+}
+
+// Not needed by the runtime, but by its tests.
+
+simulator::Result cuCtxCreate_v2(CUctx_st** context, unsigned, int device) {
+  simulator::Machine& machine = simulator::Machine::Get();
+  const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  *context = simulator::NewContext(machine, device, false);
+  simulator::current.push_back(*context);
+  return aoti::cuda::kSuccess;
+}
+
+simulator::Result cuCtxDestroy_v2(CUctx_st* context) {
+  simulator::Machine& machine = simulator::Machine::Get();
+  const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  if (simulator::Current() == context) simulator::current.pop_back();
+  simulator::DestroyContext(machine, context);
+  return aoti::cuda::kSuccess;
+}
+
+simulator::Result cuCtxGetCurrent(CUctx_st** context) {
+  *context = simulator::Current();
+  return aoti::cuda::kSuccess;
+}
+
+#pragma GCC visibility pop
+
+}  // extern "C"

@@ -1,0 +1,55 @@
+// That the public header is C, and the layout a C compiler gives it: what a binding in another
+// language declares.
+
+#include "runtime/aoti.h"
+
+#include <stddef.h>
+
+#define ASSERT_IS(a, b) typedef char aoti_assertion[(a) == (b) ? 1 : -1] __attribute__((unused))
+
+int main(void) {
+  ASSERT_IS(sizeof(AotiStatus), 2048);
+  {
+    ASSERT_IS(offsetof(AotiStatus, message), 4);
+  }
+  {
+    ASSERT_IS(sizeof(AotiTensorInfo), 40);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, dtype), 8);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, ndim), 12);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, shape), 16);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, nbytes), 32);
+  }
+  {
+    ASSERT_IS(sizeof(AotiDescriptionInfo), 40);
+  }
+  {
+    ASSERT_IS(sizeof(AotiTargetInfo), 48);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTargetInfo, num_kernels), 16);
+  }
+  {
+    ASSERT_IS(sizeof(AotiModelOptions), 48);
+  }
+  {
+    ASSERT_IS(offsetof(AotiModelOptions, weights_path), 8);
+  }
+  {
+    ASSERT_IS(offsetof(AotiModelOptions, context), 32);
+  }
+  {
+    ASSERT_IS(offsetof(AotiModelOptions, device), 40);
+  }
+  {
+    ASSERT_IS(sizeof(AotiSessionOptions), 16);
+  }
+  return aoti_abi_version() == AOTI_ABI_VERSION ? 0 : 1;
+}
