@@ -64,7 +64,7 @@ def _once(main: Main, arguments: Sequence[str]) -> int:
             return stop.code or 0
         print(stop.code, file=sys.stderr)
         return 1
-    except Exception:  # noqa: BLE001 (a fault of the program; the worker must survive it)
+    except Exception:
         traceback.print_exc()
         return 1
 

@@ -11,9 +11,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import triton
 
 import wrapgen
 from tests.kernels import shards
+from wrapgen.kernels import compile_shard
+from wrapgen.target import parse
 
 # Compiles argv[1] for the targets argv[3:] into argv[2]; jobs and umask come in the environment.
 # torch cannot be imported, and nothing of it or of a driver may be loaded at the end.
@@ -140,6 +143,25 @@ def test_variables_that_steer_the_compiler_do_not(
     shard: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:
     _compile(shard, tmp_path / "out", tmp_path, ["sm_90", "compute_90"], **_HOSTILE)
+    assert _digests(tmp_path / "out") == reference
+
+
+def test_settings_of_this_process_do_not_matter(
+    shard: Path, reference: dict[str, str], tmp_path: Path
+) -> None:
+    """As when a program that uses Triton for itself compiles a shard."""
+    knobs = triton.knobs
+    with (
+        knobs.compilation.scope(),
+        knobs.language.scope(),
+        knobs.nvidia.scope(),
+        knobs.runtime.scope(),
+    ):
+        knobs.compilation.disable_line_info = False
+        knobs.language.default_fp_fusion = False
+        knobs.nvidia.libdevice_path = "/nonexistent/libdevice.bc"
+        knobs.runtime.override_arch = "sm80"
+        compile_shard(shard, [parse("sm_90"), parse("compute_90")], tmp_path / "out")
     assert _digests(tmp_path / "out") == reference
 
 

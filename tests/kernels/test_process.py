@@ -14,13 +14,13 @@ import pytest
 from wrapgen.kernels import process
 
 
-def _surroundings() -> tuple[dict[str, str], list[str], str]:
-    return dict(os.environ), os.listdir(), os.getcwd()
+def _surroundings() -> tuple[dict[str, str], list[Path], Path]:
+    return dict(os.environ), list(Path().iterdir()), Path.cwd()
 
 
 def test_environment_and_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_DEBUG", "1")
-    before = os.getcwd()
+    before = Path.cwd()
     outcomes = process.run_all([_surroundings] * 2, jobs=1, environment={"A": "b"})
     directories = set()
     for outcome in outcomes:
@@ -28,9 +28,9 @@ def test_environment_and_directory(monkeypatch: pytest.MonkeyPatch) -> None:
         environment, files, directory = outcome.value
         assert environment == {"A": "b"} and files == []
         directories.add(directory)
-        assert not Path(directory).exists()
+        assert not directory.exists()
     assert len(directories) == 2
-    assert os.getcwd() == before and os.environ["TRITON_DEBUG"] == "1"
+    assert Path.cwd() == before and os.environ["TRITON_DEBUG"] == "1"
 
 
 def _nap(seconds: float) -> float:

@@ -189,7 +189,8 @@ class _Fields:
 
 def check_resources(launch: Launch, target: Target) -> None:
     """Refuses at once what no compilation can help: too large a block, clusters where there are
-    none. Raises ``KernelResourceError``."""
+    none. Raises ``KernelResourceError``.
+    """
     device = target.device
     threads = device.warp_size * launch.num_warps
     if threads > device.max_threads_per_block:

@@ -15,7 +15,6 @@ import io
 import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -129,7 +128,7 @@ class _Child:
 
     def outcome(self) -> Outcome[Any]:
         try:
-            value, error = pickle.loads(self.results.recv_bytes())
+            value, error = self.results.recv()
             death = ""
         except EOFError:
             value = error = None
@@ -173,10 +172,10 @@ def _run(
     os.environ.update(environment)
     try:
         result: tuple[Any, Exception | None] = (task(), None)
-    except Exception as error:  # noqa: BLE001 (the parent decides what to do with it)
+    except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))  # else it would stay here
         result = (None, error)
     sys.stdout.flush()
     sys.stderr.flush()
-    sender.send_bytes(pickle.dumps(result))
+    sender.send(result)
     sender.close()

@@ -68,9 +68,9 @@ _CODE_PATHS: Final = {
 class Ptx:
     """PTX of one kernel and what Triton says about it.
 
-    ``version`` is ten times that of the PTX ISA. ``warps`` counts the warps of a block, helpers of warp specialisation included;
-    ``shared_memory`` is dynamic, in bytes a block; the scratch sizes are bytes of device memory a
-    block that the launch would have to provide.
+    ``version`` is ten times that of the PTX ISA. ``warps`` counts the warps of a block, helpers of
+    warp specialisation included; ``shared_memory`` is dynamic, in bytes a block; the scratch sizes
+    are bytes of device memory a block that the launch would have to provide.
     """
 
     text: str
@@ -106,21 +106,55 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
     callers see to it that no variable that steers Triton or LLVM is set (wrapgen.kernels.process).
     Raises ``KernelCompileError``; what Triton printed about the reason is on stderr.
     """
-    triton = _import_triton()
-    path = code_path(target)
     check_resources(launch, target)
+    path = code_path(target)
+    triton = _import_triton()
+    _settle(triton)
     backend = triton.backend(path.passes)
-    options: dict[str, Any] = {
+    module = _parse(triton, backend, ttir, launch)
+    said: dict[str, Any] = {}
+    with _failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
+        options = backend.parse_options(_options(launch, path))
+        module = backend.make_ttgir(module, said, options, path.passes)
+        llir = backend.make_llir(module, said, options, path.passes)
+        version = path.ptx_version
+        text = _translate(triton, llir, path.processor, version)
+        if target.kind == "compute" and _FLOAT8_PRODUCT.search(text):
+            version = _FLOAT8_PTX_VERSION
+            text = _translate(triton, llir, path.processor, version)
+    ptx = Ptx(
+        text=text,
+        version=version,
+        warps=int(said.get("num_warps", launch.num_warps)),
+        shared_memory=int(said["shared"]),
+        global_scratch=int(said["global_scratch_size"] or 0),
+        profile_scratch=int(said["profile_scratch_size"] or 0),
+    )
+    _check(launch.name, ptx, path)
+    return ptx
+
+
+def _settle(triton: _Triton) -> None:
+    """Gives Triton's settings their defaults, whatever the process that forked this one did."""
+    knobs = triton.knobs
+    for group in (knobs.compilation, knobs.language, knobs.nvidia, knobs.runtime):
+        group.reset()
+    # No line tables: they would record the name of the TTIR file.
+    knobs.compilation.disable_line_info = True
+
+
+def _options(launch: Launch, path: CodePath) -> dict[str, Any]:
+    return {
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,
         "num_ctas": launch.num_ctas,
         "maxnreg": launch.maxnreg,
         "ptx_version": path.ptx_version,  # else Triton runs ptxas to ask its version
     }
-    parsed = backend.parse_options(options)
-    # No line tables: they would record the name of the TTIR file.
-    triton.knobs.compilation.disable_line_info = True
 
+
+def _parse(triton: _Triton, backend: Any, ttir: bytes, launch: Launch) -> Any:
+    """Parses TTIR and checks it against the launch; returns the module."""
     # A fixed relative name: operations without a location get that of the file they are read from.
     source = Path(f"{launch.name}.ttir")
     source.write_bytes(ttir)
@@ -129,7 +163,7 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
     backend.load_dialects(context)
     with _failing(f"the TTIR of kernel {launch.name} does not parse"):
         module = triton.ir.parse_mlir_module(str(source), context)
-    module.context = context  # the module does not keep it alive
+    module.context = context  # keeps it alive, and is where Triton's stages look for it
     text = module.str_nodebug()
     if "!tt.tensordesc" in text:
         raise KernelCompileError(
@@ -137,36 +171,13 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
             "launch provides; use pointers"
         )
     check_ttir(launch, text)
-
-    said: dict[str, Any] = {}
-    with _failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
-        module = backend.make_ttgir(module, said, parsed, path.passes)
-        llir = backend.make_llir(module, said, parsed, path.passes)
-        version = path.ptx_version
-        ptx = _translate(triton, llir, path.processor, version)
-        if target.kind == "compute" and _FLOAT8_PRODUCT.search(ptx):
-            version = _FLOAT8_PTX_VERSION
-            ptx = _translate(triton, llir, path.processor, version)
-    _check_header(launch.name, ptx, path.processor, version)
-    shared_memory = int(said["shared"])
-    if (".extern .shared" in ptx) != (shared_memory > 0):
-        raise KernelCompileError(
-            f"kernel {launch.name}: Triton says {shared_memory} bytes of shared memory, the PTX "
-            f"{'uses' if '.extern .shared' in ptx else 'does not use'} shared memory"
-        )
-    return Ptx(
-        text=ptx,
-        version=version,
-        warps=int(said.get("num_warps", launch.num_warps)),
-        shared_memory=shared_memory,
-        global_scratch=int(said["global_scratch_size"] or 0),
-        profile_scratch=int(said["profile_scratch_size"] or 0),
-    )
+    return module
 
 
 def _translate(triton: _Triton, llir: str, processor: str, version: int) -> str:
     """Runs LLVM's code generator, with the flag and the contraction of products and sums that
-    Triton chooses by default."""
+    Triton chooses by default.
+    """
     fuse_products_and_sums = True
     return str(
         triton.llvm.translate_to_asm(
@@ -181,19 +192,25 @@ def _translate(triton: _Triton, llir: str, processor: str, version: int) -> str:
     )
 
 
-def _check_header(name: str, ptx: str, processor: str, version: int) -> None:
-    """Checks that the PTX is what was asked for: entry point, version and processor."""
-    major, minor = divmod(version, 10)
+def _check(name: str, ptx: Ptx, path: CodePath) -> None:
+    """Checks that the PTX is what was asked for, and what Triton says of it."""
+    major, minor = divmod(ptx.version, 10)
     for what, pattern, expected in (
         ("entry points", r"^\.visible \.entry (\w+)\(", name),
         ("version", r"^\.version (\S+)$", f"{major}.{minor}"),
-        ("target", r"^\.target (.+)$", processor),
+        ("target", r"^\.target (.+)$", path.processor),
     ):
-        found = re.findall(pattern, ptx, re.MULTILINE)
+        found = re.findall(pattern, ptx.text, re.MULTILINE)
         if found != [expected]:
             raise KernelCompileError(
                 f"kernel {name}: {what} of the PTX: expected {expected}, got {', '.join(found)}"
             )
+    uses = ".extern .shared" in ptx.text
+    if uses != (ptx.shared_memory > 0):
+        raise KernelCompileError(
+            f"kernel {name}: Triton says {ptx.shared_memory} bytes of shared memory, the PTX "
+            f"{'uses' if uses else 'does not use'} shared memory"
+        )
 
 
 @contextlib.contextmanager

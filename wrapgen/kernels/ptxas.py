@@ -30,7 +30,8 @@ _ARGUMENTS: Final = (
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What ptxas says of a kernel: registers a thread; bytes of stack, spilled stores and spilled
-    loads a thread; bytes of static shared memory a block."""
+    loads a thread; bytes of static shared memory a block.
+    """
 
     registers: int
     stack: int

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -212,6 +211,6 @@ def _write(out: Path, targets: Sequence[str], kernels: Sequence[CompiledKernel])
             stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         if out.exists():  # the build system made it, and may watch it: fill it
             for target in targets:
-                os.rename(whole / target, out / target)
+                (whole / target).rename(out / target)
         else:
-            os.rename(whole, out)
+            whole.rename(out)
