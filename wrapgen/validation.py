@@ -1,0 +1,359 @@
+"""What makes a program impossible beyond the types of its fields: names that nothing has, reads of
+what nothing wrote, addresses outside their memory, values out of range.
+
+Reports all faults, in the order of the file. Where a size is no number, a fault by itself, or
+depends on a symbol, what would follow from it is not checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from wrapgen import expression
+from wrapgen import target as target_module
+from wrapgen.dtype import INFO, DType
+from wrapgen.program import (
+    ALIGNMENT,
+    IDENTIFIER,
+    SCHEMA_VERSION,
+    Buffer,
+    Copy,
+    Dim,
+    Fill,
+    Kernel,
+    KernelParam,
+    Launch,
+    PointerArg,
+    Procedure,
+    Program,
+    Ref,
+    ScalarArg,
+    TensorSpec,
+    extent,
+    integer_range,
+    weight_nbytes,
+)
+
+
+def faults_of(program: Program) -> Iterator[str]:
+    """Yields every fault as its place in the file, a colon and what is wrong."""
+    if program.schema_version != SCHEMA_VERSION:
+        yield f"schema_version: {program.schema_version} is not {SCHEMA_VERSION}"
+    yield from _target_faults(program.target)
+    if program.num_shards < 1:
+        yield f"num_shards: {program.num_shards} is less than 1"
+    yield from _name_faults(program)
+    symbols = {symbol.name for symbol in program.symbols}
+    for i, symbol in enumerate(program.symbols):
+        if not 0 <= symbol.minimum <= symbol.maximum:
+            yield (
+                f"symbols[{i}]: the range {symbol.minimum}..{symbol.maximum} is empty or begins "
+                "below 0"
+            )
+    for group, specs in (("inputs", program.inputs), ("outputs", program.outputs)):
+        for i, spec in enumerate(specs):
+            yield from _layout_faults(f"{group}[{i}]", spec.shape, spec.strides, symbols)
+    for i, weight in enumerate(program.weights):
+        for j, size in enumerate(weight.shape):
+            yield from _size_faults(f"weights[{i}].shape[{j}]", size, symbols)
+    for i, buffer in enumerate(program.constants):
+        yield from _buffer_faults(f"constants[{i}]", buffer, symbols)
+    for i, kernel in enumerate(program.kernels):
+        yield from _kernel_faults(f"kernels[{i}]", kernel, program.num_shards)
+    yield from _procedure_faults(program, "folding", program.folding, symbols)
+    yield from _procedure_faults(program, "main", program.main, symbols)
+
+
+def _target_faults(text: str) -> Iterator[str]:
+    try:
+        target = target_module.parse(text)
+    except target_module.TargetError as error:
+        yield f"target: {error}"
+    else:
+        if target != target.lowering:
+            yield f"target: {text} is PTX; a program is lowered for SASS, here {target.lowering}"
+
+
+def _name_faults(program: Program) -> Iterator[str]:
+    identifiers = {
+        "symbols": [symbol.name for symbol in program.symbols],
+        "inputs": [spec.name for spec in program.inputs],
+        "outputs": [spec.name for spec in program.outputs],
+        "kernels": [kernel.name for kernel in program.kernels],
+    }
+    names = {
+        "weights": [weight.name for weight in program.weights],
+        "constants": [buffer.name for buffer in program.constants],
+    }
+    for group, members in (identifiers | names).items():
+        yield from _duplicates(group, members)
+    for group, members in identifiers.items():
+        for i, name in enumerate(members):
+            if not IDENTIFIER.match(name):
+                yield f"{group}[{i}].name: {name!r} is not an identifier"
+    for group, members in names.items():
+        for i, name in enumerate(members):
+            if not _is_line(name):
+                yield f"{group}[{i}].name: {name!r} is empty or has unprintable characters"
+
+
+def _is_line(text: str) -> bool:
+    """Whether a text can be a name: not empty, one line, all of it visible."""
+    return bool(text) and text.isprintable()
+
+
+def _dim_faults(at: str, dim: Dim, symbols: set[str]) -> Iterator[str]:
+    """Faults of an integer or expression as such, whatever its value."""
+    try:
+        if isinstance(dim, int):
+            expression.evaluate(dim)
+            return
+        tree = expression.parse(dim)
+        unknown = [name for name in expression.names(tree) if name not in symbols]
+        for name in unknown:
+            yield f"{at}: {dim!r} names {name!r}, which is no symbol of the program"
+        if not expression.names(tree):
+            expression.evaluate(dim)
+    except expression.ExpressionError as error:
+        yield f"{at}: {error}"
+
+
+def _size_faults(at: str, dim: Dim, symbols: set[str]) -> Iterator[str]:
+    """Faults of a number that counts something."""
+    yield from _dim_faults(at, dim, symbols)
+    value = _known(dim)
+    if value is not None and value < 0:
+        yield f"{at}: {value} is negative"
+
+
+def _known(dim: Dim) -> int | None:
+    """The value of a dim that depends on no symbol, else ``None``."""
+    try:
+        return expression.evaluate(dim)
+    except expression.ExpressionError:
+        return None
+
+
+def _known_size(dim: Dim) -> int | None:
+    """The same of a number that counts something; ``None`` for a negative one."""
+    value = _known(dim)
+    return None if value is None or value < 0 else value
+
+
+def _layout_faults(
+    at: str, shape: Sequence[Dim], strides: Sequence[Dim], symbols: set[str]
+) -> Iterator[str]:
+    if len(shape) != len(strides):
+        yield f"{at}.strides: {len(strides)} strides for {len(shape)} dimensions"
+    for field, dims in (("shape", shape), ("strides", strides)):
+        for i, dim in enumerate(dims):
+            yield from _size_faults(f"{at}.{field}[{i}]", dim, symbols)
+
+
+def _buffer_faults(at: str, buffer: Buffer, symbols: set[str]) -> Iterator[str]:
+    yield from _layout_faults(at, buffer.shape, buffer.strides, symbols)
+    yield from _size_faults(f"{at}.nbytes", buffer.nbytes, symbols)
+    nbytes, needed = _known_size(buffer.nbytes), _known_extent(buffer)
+    if nbytes is not None and needed is not None and nbytes < needed:
+        yield f"{at}.nbytes: {nbytes}, but the tensor stored there has {needed} bytes"
+
+
+def _known_extent(tensor: TensorSpec | Buffer) -> int | None:
+    shape = [_known_size(size) for size in tensor.shape]
+    strides = [_known_size(stride) for stride in tensor.strides]
+    if len(shape) != len(strides) or None in shape or None in strides:
+        return None
+    sizes = [size for size in shape if size is not None]
+    steps = [stride for stride in strides if stride is not None]
+    return extent(sizes, steps, INFO[tensor.dtype].itemsize)
+
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def _kernel_faults(at: str, kernel: Kernel, num_shards: int) -> Iterator[str]:
+    if not 0 <= kernel.shard < num_shards:
+        yield f"{at}.shard: {kernel.shard} is not in 0..{num_shards - 1}"
+    if not _SHA256.match(kernel.ttir_sha256):
+        yield f"{at}.ttir_sha256: {kernel.ttir_sha256!r} is not 64 lowercase hexadecimal digits"
+    for field, number, maximum in (
+        ("num_warps", kernel.num_warps, 32),
+        ("num_ctas", kernel.num_ctas, 16),
+    ):
+        if number not in (1, 2, 4, 8, 16, 32) or number > maximum:
+            yield f"{at}.{field}: {number} is not a power of two between 1 and {maximum}"
+    if kernel.num_stages < 0:
+        yield f"{at}.num_stages: {kernel.num_stages} is negative"
+    yield from _duplicates(f"{at}.params", [param.name for param in kernel.params])
+    for i, param in enumerate(kernel.params):
+        if not IDENTIFIER.match(param.name):
+            yield f"{at}.params[{i}].name: {param.name!r} is not an identifier"
+
+
+def _duplicates(group: str, names: Sequence[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            yield f"{group}[{i}].name: {name!r} occurs twice"
+        seen.add(name)
+
+
+def _procedure_faults(
+    program: Program, label: str, procedure: Procedure, symbols: set[str]
+) -> Iterator[str]:
+    yield from _duplicates(f"{label}.buffers", [buffer.name for buffer in procedure.buffers])
+    for i, buffer in enumerate(procedure.buffers):
+        at = f"{label}.buffers[{i}]"
+        if not _is_line(buffer.name):
+            yield f"{at}.name: {buffer.name!r} is empty or has unprintable characters"
+        yield from _buffer_faults(at, buffer, symbols)
+    folding = label == "folding"
+    sizes = _block_sizes(program, procedure, folding)
+    writable = {"arena", "constant"} if folding else {"arena", "output", "input"}
+    kernels = {kernel.name: kernel for kernel in program.kernels}
+    # What holds a value: everything but what this procedure is there to compute.
+    given = {"input", "weight"} if folding else {"input", "weight", "constant"}
+    written = {block for block in sizes if block[0] in given}
+    for i, step in enumerate(procedure.steps):
+        at = f"{label}.steps[{i}]"
+        for field, ref, access, nbytes in _accesses(step):
+            yield from _dim_faults(f"{at}.{field}.offset", ref.offset, symbols)
+            block = (ref.space, ref.name)
+            if block not in sizes:
+                yield f"{at}.{field}: there is no {ref.space} called {ref.name!r} in {label}"
+                continue
+            yield from _range_faults(f"{at}.{field}", ref, nbytes, sizes[block])
+            if access != "read" and ref.space not in writable:
+                yield f"{at}.{field}: {label} must not write {ref.space} {ref.name!r}"
+            if access != "write" and block not in written:
+                yield f"{at}.{field}: {ref.space} {ref.name!r} is read before any step wrote it"
+            written.add(block)
+        if isinstance(step, Launch):
+            yield from _launch_faults(at, step, kernels, symbols)
+        else:
+            yield from _size_faults(f"{at}.nbytes", step.nbytes, symbols)
+        if isinstance(step, Copy):
+            yield from _overlap_faults(at, step)
+        elif isinstance(step, Fill) and not 0 <= step.byte <= 255:
+            yield f"{at}.byte: {step.byte} is not in 0..255"
+        for j, source in enumerate(step.sources):
+            for field, text in dataclasses.asdict(source).items():
+                if any(character in text for character in "\n\r\0"):
+                    yield f"{at}.sources[{j}].{field}: {text!r} is more than one line"
+    for (space, name), size in sizes.items():
+        computed = space == ("constant" if folding else "output")
+        if computed and size != 0 and (space, name) not in written:
+            yield f"{label}.steps: no step writes {space} {name!r}"
+
+
+_Block = tuple[str, str]  # space and name
+
+
+def _block_sizes(program: Program, procedure: Procedure, folding: bool) -> dict[_Block, int | None]:
+    """Everything a procedure can address, with its bytes where they are known."""
+    sizes: dict[_Block, int | None] = {}
+    if not folding:
+        sizes |= {("input", spec.name): _known_extent(spec) for spec in program.inputs}
+        sizes |= {("output", spec.name): _known_extent(spec) for spec in program.outputs}
+    sizes |= {
+        ("weight", weight.name): None if min(weight.shape, default=0) < 0 else weight_nbytes(weight)
+        for weight in program.weights
+    }
+    sizes |= {("constant", one.name): _known_size(one.nbytes) for one in program.constants}
+    sizes |= {("arena", one.name): _known_size(one.nbytes) for one in procedure.buffers}
+    return sizes
+
+
+def _accesses(step: Launch | Copy | Fill) -> Iterator[tuple[str, Ref, str, Dim]]:
+    """Yields (field, address, access, bytes or 0) of what a step touches, reads before writes."""
+    if isinstance(step, Copy):
+        yield "src", step.src, "read", step.nbytes
+        yield "dst", step.dst, "write", step.nbytes
+    elif isinstance(step, Fill):
+        yield "dst", step.dst, "write", step.nbytes
+    else:
+        pointers = [
+            (f"args[{i}].ref", arg.ref, arg.access, 0)
+            for i, arg in enumerate(step.args)
+            if isinstance(arg, PointerArg)
+        ]
+        yield from sorted(pointers, key=lambda pointer: pointer[2] == "write")
+
+
+def _range_faults(at: str, ref: Ref, nbytes: Dim, size: int | None) -> Iterator[str]:
+    begin, length = _known(ref.offset), _known(nbytes)
+    if begin is None:
+        return
+    if begin < 0:
+        yield f"{at}.offset: {begin} is negative"
+    elif size is not None and begin + (length or 0) > size:
+        ends = f"bytes {begin}..{begin + length}" if length else f"offset {begin}"
+        yield f"{at}: {ends} is outside {ref.space} {ref.name!r}, which has {size} bytes"
+
+
+def _overlap_faults(at: str, step: Copy) -> Iterator[str]:
+    if (step.dst.space, step.dst.name) != (step.src.space, step.src.name):
+        return
+    dst, src, nbytes = _known(step.dst.offset), _known(step.src.offset), _known(step.nbytes)
+    if dst is not None and src is not None and nbytes is not None and abs(dst - src) < nbytes:
+        yield f"{at}: copies {nbytes} bytes from offset {src} to {dst} of the same memory"
+
+
+def _launch_faults(
+    at: str, launch: Launch, kernels: dict[str, Kernel], symbols: set[str]
+) -> Iterator[str]:
+    for i, size in enumerate(launch.grid):
+        yield from _size_faults(f"{at}.grid[{i}]", size, symbols)
+    kernel = kernels.get(launch.kernel)
+    if kernel is None:
+        yield f"{at}.kernel: there is no kernel called {launch.kernel!r}"
+        return
+    if len(launch.args) != len(kernel.params):
+        yield (
+            f"{at}.args: {len(launch.args)} arguments for the {len(kernel.params)} parameters "
+            f"of kernel {kernel.name}"
+        )
+        return
+    for i, (arg, param) in enumerate(zip(launch.args, kernel.params, strict=True)):
+        if arg.kind != param.kind:
+            yield f"{at}.args[{i}]: parameter {param.name!r} is a {param.kind}, not a {arg.kind}"
+        elif isinstance(arg, ScalarArg):
+            yield from _scalar_faults(f"{at}.args[{i}]", arg, param, symbols)
+        elif param.divisible_by_16 and (_known(arg.ref.offset) or 0) % ALIGNMENT:
+            yield (
+                f"{at}.args[{i}].ref.offset: {arg.ref.offset} is no multiple of 16, as parameter "
+                f"{param.name!r} of kernel {kernel.name} was promised"
+            )
+
+
+_FLOATS: Final = frozenset(dtype for dtype in DType if "float" in dtype)
+
+
+def _scalar_faults(at: str, arg: ScalarArg, param: KernelParam, symbols: set[str]) -> Iterator[str]:
+    if arg.dtype != param.dtype:
+        yield f"{at}.dtype: {arg.dtype}, parameter {param.name!r} is {param.dtype}"
+    if arg.dtype in _FLOATS:
+        if not isinstance(arg.value, str) or not _is_hex_float(arg.value):
+            yield f"{at}.value: {arg.value!r} is not what float.hex() writes"
+        return
+    yield from _dim_faults(f"{at}.value", arg.value, symbols)
+    value = _known(arg.value)
+    if value is None:
+        return
+    minimum, maximum = integer_range(arg.dtype)
+    if not minimum <= value <= maximum:
+        yield f"{at}.value: {value} is not a value of {arg.dtype}"
+    if param.divisible_by_16 and value % ALIGNMENT:
+        yield (
+            f"{at}.value: {value} is no multiple of 16, as parameter {param.name!r} was promised"
+        )
+
+
+def _is_hex_float(text: str) -> bool:
+    try:
+        return float.fromhex(text).hex() == text
+    except (ValueError, OverflowError):
+        return False
