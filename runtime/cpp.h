@@ -49,8 +49,8 @@ inline Status CreateSession(const ModelHandle& model, const AotiSessionOptions* 
 inline Status Run(const SessionHandle& session, const DLTensor* const* inputs, uint64_t num_inputs,
                   const DLTensor* const* outputs, uint64_t num_outputs, void* stream) {
   AotiStatus status;
-  const int32_t code = aoti_session_run(session.get(), inputs, num_inputs, outputs, num_outputs,
-                                        stream, &status);
+  const int32_t code =
+      aoti_session_run(session.get(), inputs, num_inputs, outputs, num_outputs, stream, &status);
   return ToStatus(code, status);
 }
 

@@ -25,7 +25,9 @@ aoti::Addresses FoldingAddresses() {
   return {0x30000000, 0x40000000, 0x50000000, 0x60000000, nullptr, nullptr};
 }
 
-aoti::Addresses MainAddresses() { return {0x70000000, 0x40000000, 0, 0x60000000, kInputs, kOutputs}; }
+aoti::Addresses MainAddresses() {
+  return {0x70000000, 0x40000000, 0, 0x60000000, kInputs, kOutputs};
+}
 
 const char* Spell(aoti::Pointers pointers) {
   return pointers == aoti::Pointers::kCaller ? "caller" : "owned";
@@ -51,8 +53,8 @@ class Recorder : public aoti::Launcher {
   aoti::Status Launch(uint32_t kernel, aoti::Grid grid, void** params,
                       aoti::Pointers pointers) override {
     const aoti::KernelDescription& description = target_.kernels[kernel];
-    std::printf("launch %s %" PRIu32 "x%" PRIu32 "x%" PRIu32 " %s", description.name, grid.x, grid.y,
-                grid.z, Spell(pointers));
+    std::printf("launch %s %" PRIu32 "x%" PRIu32 "x%" PRIu32 " %s", description.name, grid.x,
+                grid.y, grid.z, Spell(pointers));
     std::string sizes = Sizes(argc_, argv_, description.name);
     for (uint32_t i = 0; i < description.num_params; ++i) {
       const size_t nbytes = sizes.empty() ? 8 : std::stoul(sizes);
@@ -116,8 +118,8 @@ void Print(const aoti::TargetDescription& target) {
               memory.weights, memory.staging, memory.constants, memory.folding_arena,
               memory.main_arena);
   for (const aoti::WeightDescription& weight : target.weights) {
-    std::printf("weight %s %d/%d nbytes=%" PRIu64 " offset=%" PRIu64 " folding_only=%d", weight.name,
-                weight.dtype.code, weight.dtype.bits, weight.nbytes, weight.offset,
+    std::printf("weight %s %d/%d nbytes=%" PRIu64 " offset=%" PRIu64 " folding_only=%d",
+                weight.name, weight.dtype.code, weight.dtype.bits, weight.nbytes, weight.offset,
                 weight.folding_only);
     Print("shape", weight.shape);
     std::printf("\n");
