@@ -45,9 +45,7 @@ def installed(device: Device) -> Iterator[None]:
         yield
 
 
-def _first(
-    own: Callable[..., Any], inductors: Callable[..., Any]
-) -> Callable[..., Any]:
+def _first(own: Callable[..., Any], inductors: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(inductors)
     def lowering(*args: Any, **kwargs: Any) -> Any:
         result = own(*args, **kwargs)

@@ -1,20 +1,20 @@
 """How long a tiled matrix product takes on a declared device: a model, calibrated once.
 
-A product of ``m`` x ``k`` by ``k`` x ``n`` is computed by a grid of programs, each of which makes one
-``block_m`` x ``block_n`` tile of the result in steps of ``block_k``. A convolution is such a product
-too: m = images x output positions, n = output channels, k = kernel positions x input channels.
+A product of ``m`` x ``k`` by ``k`` x ``n`` is computed by a grid of programs, each of which makes
+one ``block_m`` x ``block_n`` tile of the result in steps of ``block_k``. A convolution is such a
+product too: m = images x output positions, n = output channels, k = kernel positions x input
+channels.
 
-The model. Of ``tiles`` programs the busiest multiprocessor gets ceil(tiles / multiprocessors) and runs
-``resident`` of them at a time, in rounds. A round of r programs takes a start-up time, then per step
-the larger of a latency, which one program alone meets, and the arithmetic of r programs, then the
-time to store r tiles. Beside this, memory and L2 cache need a time of their own for the bytes that
-move. The result is about the largest of the three (their 4-norm) and the launch; with split_k also
-the kernel that adds the parts up.
+The model. Of ``tiles`` programs the busiest multiprocessor gets ceil(tiles / multiprocessors), and
+runs ``resident`` of them at a time, in rounds. A round of r programs takes a start-up time and one
+to store a program's own results; then, per step, the larger of a latency, which one program alone
+meets, and the arithmetic of r programs; then the time to store r tiles. Beside this, memory and the
+L2 cache need a time of their own for the bytes that move. The result is about the largest of the
+three (their 4-norm), and the launch; with ``split_k`` also the kernel that adds the parts up.
 
-The coefficients were fitted to 2973 kernels measured on one H200, see bench/README.md: on the 48
-distinct products of ResNet-50 at batch 1 and 32 the choice is 1.2% slower than the best measured on
-average, 14% at worst; fitted to half of them, it is 1.4% on the other half. Rates are relative to
-the device's, so the model carries over to others. There is no table of shapes.
+The coefficients were fitted to 2973 kernels measured on one H200; bench/README.md has the method
+and how good the choices are. Rates are relative to the device's, so the model carries over to
+others. There is no table of shapes.
 
 Only + - * / and sqrt are used, which IEEE 754 rounds correctly: the same choice on every machine.
 """
@@ -52,7 +52,7 @@ _SUM: Final = 2.2
 _HALF_N: Final = 29.3
 _HALF_M: Final = 18.7
 _DEPENDENT: Final = 2.16
-"""How much longer a step's arithmetic takes when the next waits for it, as a lone program's does."""
+"""How much longer a step's arithmetic takes when the next waits for it, as in a lone program."""
 _BARRIERS: Final = 1024
 """Bytes. Allowance for barriers and alignment on top of the pipeline's buffers, and what the driver
 reserves of a multiprocessor's shared memory for each program."""
@@ -113,8 +113,8 @@ MENU: Final = (
     Tile(32, 32, 16, 4, 4),
     Tile(64, 64, 16, 4, 4),
 )
-"""The tiles the templates may use: those that were best or near it for some product of the sweep, of
-the ones that spill no registers on sm_90 or sm_80."""
+"""The tiles the templates may use: those that were best or near it for some product of the sweep,
+of the ones that spill no registers."""
 
 SPLITS: Final = (1, 2, 3, 4, 6, 8, 16)
 
@@ -127,8 +127,7 @@ def best(product: Product, device: Device) -> Tile:
         for blocks in MENU
         if blocks.block_k <= longest and proved(product, blocks)
         for tile in (dataclasses.replace(blocks, split_k=split) for split in SPLITS)
-        if fits(product, tile, device)
-        and (tile.split_k == 1 or _worth_splitting(product, tile))
+        if fits(product, tile, device) and (tile.split_k == 1 or _worth_splitting(product, tile))
     ]
     return min(tiles, key=lambda tile: (seconds(product, tile, device), tile))
 
@@ -136,8 +135,8 @@ def best(product: Product, device: Device) -> Tile:
 def proved(product: Product, tile: Tile) -> bool:
     """Excludes 8 warps and more for kernels larger than 1x1.
 
-    Inductor's convolution template is silently wrong there (pytorch#173068). Ours was right in every
-    such case of the sweep, but gains nothing from it.
+    Inductor's convolution template is silently wrong there (pytorch#173068). Ours was right in
+    every such case of the sweep, but gains nothing from it.
     """
     return product.taps == 1 or tile.num_warps < 8
 
@@ -146,11 +145,7 @@ def _worth_splitting(product: Product, tile: Tile) -> bool:
     """At least two steps a program, none without any, and partial sums within reason."""
     steps = _steps(product, tile)
     each = _ceil(steps, tile.split_k)
-    return (
-        each >= 2
-        and _ceil(steps, each) == tile.split_k
-        and _tiles(product, tile) <= 512
-    )
+    return each >= 2 and _ceil(steps, each) == tile.split_k and _tiles(product, tile) <= 512
 
 
 def shared_memory(product: Product, tile: Tile) -> int:
@@ -187,8 +182,7 @@ def resident(product: Product, tile: Tile, device: Device) -> int:
     return max(
         1,
         min(
-            device.shared_memory_per_multiprocessor
-            // (shared_memory(product, tile) + _BARRIERS),
+            device.shared_memory_per_multiprocessor // (shared_memory(product, tile) + _BARRIERS),
             device.max_threads_per_multiprocessor // threads,
             device.registers_per_multiprocessor // (granted * threads),
         ),
@@ -204,12 +198,7 @@ def seconds(product: Product, tile: Tile, device: Device) -> float:
     arithmetic = operations / _efficiency(product, tile, device)
     latency = max(_LOAD_LATENCY / max(1, tile.num_stages - 1), _DEPENDENT * operations)
     stored = 4 if tile.split_k > 1 else product.itemsize
-    store = (
-        tile.block_m
-        * tile.block_n
-        * stored
-        / (_STORE * memory / device.multiprocessors)
-    )
+    store = tile.block_m * tile.block_n * stored / (_STORE * memory / device.multiprocessors)
 
     alone = _ROUND + _ACCUMULATOR * accumulators(tile)
 
@@ -231,9 +220,9 @@ def seconds(product: Product, tile: Tile, device: Device) -> float:
     microseconds = _LAUNCH + _norm(computing, caching, moving)
     if tile.split_k > 1:
         result = product.m * product.n * product.batch
-        microseconds += _SUM_LAUNCH + result * (
-            4 * tile.split_k + 2 * product.itemsize
-        ) / (_SUM * memory)
+        microseconds += _SUM_LAUNCH + result * (4 * tile.split_k + 2 * product.itemsize) / (
+            _SUM * memory
+        )
     return microseconds / 1e6
 
 

@@ -31,12 +31,7 @@ class Convolution:
     def out_size(self) -> tuple[int, int]:
         """Height and width of the result, as ``torch.nn.Conv2d`` documents."""
         height, width = (
-            (
-                self.in_size[i]
-                + 2 * self.padding[i]
-                - self.dilation[i] * (self.kernel[i] - 1)
-                - 1
-            )
+            (self.in_size[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel[i] - 1) - 1)
             // self.stride[i]
             + 1
             for i in range(2)
@@ -98,9 +93,7 @@ class Convolution:
         }
 
 
-def matmul_constants(
-    product: Product, tile: Tile, precision: str = "ieee"
-) -> dict[str, Any]:
+def matmul_constants(product: Product, tile: Tile, precision: str = "ieee") -> dict[str, Any]:
     """Constants for ``product.MATMUL``."""
     return {**_tile_constants(product, tile, precision), "K": product.k}
 
@@ -111,7 +104,7 @@ def steps(product: Product, tile: Tile) -> int:
 
 
 def splits(product: Product, tile: Tile) -> int:
-    """How many programs a tile really are needed for ``split_k``: none may be left without steps."""
+    """How many of ``split_k`` programs a tile have steps to do."""
     return _ceil(steps(product, tile), _ceil(steps(product, tile), tile.split_k))
 
 

@@ -13,20 +13,19 @@ from typing import Any, Final
 
 import sympy
 import torch
-from torch._inductor import ir
+from torch._inductor import ir, select_algorithm
 from torch._inductor.lowering import lowerings
-from torch._inductor.select_algorithm import (
-    SymbolicGridFn,
-    TritonTemplate,
-    autotune_select_algorithm,
-    realize_inputs,
-)
+from torch._inductor.select_algorithm import SymbolicGridFn, TritonTemplate
 from torch._inductor.virtualized import ops
 
 from wrapgen.lowering.templates import cost, geometry, product
 from wrapgen.target import Device
 
 aten = torch.ops.aten
+
+# These two have no annotations.
+_realize_inputs: Any = select_algorithm.realize_inputs
+_autotune_select_algorithm: Any = select_algorithm.autotune_select_algorithm
 
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32)
 _MAX_TAPS: Final = 63
@@ -96,7 +95,7 @@ def convolution(
     else:
         taps = lowerings[aten.permute](weight, [0, 2, 3, 1])
         matrix = lowerings[aten.reshape](taps, [shape.out_channels, -1])
-        x, matrix = realize_inputs(x, matrix)
+        x, matrix = _realize_inputs(x, matrix)
         if x.get_stride()[1] != 1 or matrix.get_stride()[1] != 1:
             return None
         shape = shape.collapsed()
@@ -109,22 +108,18 @@ def convolution(
             device,
         )
     height, width = shape.out_size
-    result = lowerings[aten.reshape](
-        result, [shape.batch, height, width, shape.out_channels]
-    )
+    result = lowerings[aten.reshape](result, [shape.batch, height, width, shape.out_channels])
     result = lowerings[aten.permute](result, [0, 3, 1, 2])
     if bias is None:
         return result
-    return lowerings[aten.add](
-        result, lowerings[aten.reshape](bias, [1, shape.out_channels, 1, 1])
-    )
+    return lowerings[aten.add](result, lowerings[aten.reshape](bias, [1, shape.out_channels, 1, 1]))
 
 
 def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
     """``aten.mm``: [m, k] by [k, n]. Shapes must be static."""
     if not _usable(a, b) or 0 in (*a.get_size(), *b.get_size()):
         return None
-    a, b = realize_inputs(a, b)
+    a, b = _realize_inputs(a, b)
     (m, k), n = _pair(a.get_size()), int(b.get_size()[1])
     shape = cost.Product(m=m, n=n, k=k, itemsize=a.get_dtype().itemsize)
     return _run(
@@ -151,16 +146,12 @@ def _usable(a: Any, b: Any) -> bool:
     return (
         a.get_dtype() in _DTYPES
         and a.get_dtype() == b.get_dtype()
-        and all(
-            isinstance(e, (int, sympy.Integer)) for e in (*a.get_size(), *b.get_size())
-        )
+        and all(isinstance(e, (int, sympy.Integer)) for e in (*a.get_size(), *b.get_size()))
     )
 
 
 def _pair(values: Sequence[Any]) -> tuple[int, int]:
-    first, second = (
-        int(value) for value in (values if len(values) == 2 else [*values] * 2)
-    )
+    first, second = (int(value) for value in (values if len(values) == 2 else [*values] * 2))
     return first, second
 
 
@@ -189,7 +180,7 @@ def _run(
         **constants(tile),
     )
     candidate.annotations[cost.TILE] = (shape, tile)
-    result, _ = autotune_select_algorithm(name, [candidate], operands, layout)
+    result, _ = _autotune_select_algorithm(name, [candidate], operands, layout)
     return _sum_of_parts(result, tile.split_k, dtype) if split else result
 
 

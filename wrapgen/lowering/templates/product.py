@@ -5,8 +5,8 @@ Both templates compute ``out[m, n] = sum over k of a[m, k] * b[k, n]`` with one 
 
 - ``MATMUL``: ``A`` is a matrix.
 - ``CONVOLUTION``: ``X`` is an image of shape [batch, channels, height, width] whose channels are
-  contiguous in memory; row m of ``a`` is an output position, column k a kernel position (tap) and an
-  input channel. No such matrix is ever stored.
+  contiguous in memory; row m of ``a`` is an output position, column k a kernel position (tap) and
+  an input channel. No such matrix is ever stored.
 
 With ``SPLIT_K`` > 1 the steps are divided among that many programs a tile, and the result is the
 float32 partial sums, shape [SPLIT_K, m, n], which an ordinary kernel adds up in a fixed order: no
@@ -21,8 +21,8 @@ from __future__ import annotations
 from typing import Final
 
 _TILE: Final = """
-    # Programs that run at the same time share rows and columns: tiles are taken in groups of GROUP_M
-    # rows, so that what they read stays in the L2 cache.
+    # Programs that run at the same time share rows and columns: tiles are taken in groups of
+    # GROUP_M rows, so that what they read stays in the L2 cache.
     TILES_M: tl.constexpr = (M + BLOCK_M - 1) // BLOCK_M
     TILES_N: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     pid = tl.program_id(0)

@@ -26,8 +26,8 @@ def widen_narrow_convolutions(graph: Graph, origin: str) -> int:
     So channels are padded with zeros until horizontal strides are multiples of 16 bytes, the kernel
     with zero columns until a run is whole steps of 32 or 16 elements, and the image by what the
     convolution would have padded. What is left is a convolution with no padding whose loads are all
-    16 bytes wide and need no mask. The weight's padding is folded; the image's joins the kernel that
-    changes its layout.
+    16 bytes wide and need no mask. The weight's padding is folded; the image's joins the kernel
+    that changes its layout.
 
     Args:
       graph: a graph with ``meta["val"]`` on every node. Nodes that are added have none: propagate.
@@ -35,9 +35,7 @@ def widen_narrow_convolutions(graph: Graph, origin: str) -> int:
         inherit it from their convolution.
     """
     widened = 0
-    for node in list(
-        graph.find_nodes(op="call_function", target=aten.convolution.default)
-    ):
+    for node in list(graph.find_nodes(op="call_function", target=aten.convolution.default)):
         plan = _plan(node)
         if plan is None:
             continue
@@ -49,9 +47,7 @@ def widen_narrow_convolutions(graph: Graph, origin: str) -> int:
                 graph, node, aten.constant_pad_nd.default, (weight, weight_pads, 0.0)
             )
             for added in (wide_x, wide_weight):
-                added.meta["custom"] = {
-                    origin: (node.meta.get("custom") or {}).get(origin, ())
-                }
+                added.meta["custom"] = {origin: (node.meta.get("custom") or {}).get(origin, ())}
         node.args = (wide_x, wide_weight, *node.args[2:4], [0, 0], *node.args[5:])
         widened += 1
     return widened
@@ -66,14 +62,9 @@ def _call(graph: Graph, node: Node, target: Any, args: tuple[Any, ...]) -> Node:
 
 def _plan(node: Node) -> tuple[list[int], list[int]] | None:
     """Gives the paddings of image and weight (``constant_pad_nd``'s order), or ``None``."""
-    x, weight = node.args[0], node.args[1]
-    _, _, _, stride, padding, dilation, transposed, _, groups = node.args
-    if (
-        transposed
-        or groups != 1
-        or not isinstance(x, Node)
-        or not isinstance(weight, Node)
-    ):
+    arguments: tuple[Any, ...] = tuple(node.args)
+    x, weight, _, stride, padding, dilation, transposed, _, groups = arguments
+    if transposed or groups != 1 or not isinstance(x, Node) or not isinstance(weight, Node):
         return None
     image, kernel = x.meta["val"], weight.meta["val"]
     sizes: Collection[Any] = (*image.shape, *kernel.shape)

@@ -40,6 +40,7 @@ def render(
 
     Args:
       source: ``product.MATMUL`` or ``product.CONVOLUTION``.
+      name: an identifier.
       constants: the template's constants.
       strides: of each operand, in elements, by its name in the template. The result, the residual
         and the partial sums are contiguous.
@@ -48,35 +49,28 @@ def render(
 
     def def_kernel(*operands: str) -> str:
         lines = [f"def {name}({', '.join(parameters(operands, epilogue))}):"]
-        lines += [
-            f"    {key}: tl.constexpr = {value}" for key, value in constants.items()
-        ]
+        lines += [f"    {key}: tl.constexpr = {value}" for key, value in constants.items()]
         return "\n".join(lines)
 
     def stride(operand: str, axis: int) -> str:
         return str(strides[operand][axis])
 
-    def store_output(
-        indices: Sequence[str], value: str, mask: str, val_shape: object
-    ) -> str:
+    def store_output(indices: Sequence[str], value: str, mask: str, **_: object) -> str:
         offset = "idx_m * N + idx_n"
         if len(indices) == 3:
             return f"tl.store(OUT + idx_k * (M * N) + {offset}, {value}, {mask})"
         lines = [f"offset = {offset}"]
         if epilogue.bias:
-            lines.append(
-                f"{value} += tl.load(BIAS + idx_n, idx_n < N, other=0.0).to(tl.float32)"
-            )
+            lines.append(f"{value} += tl.load(BIAS + idx_n, idx_n < N, other=0.0).to(tl.float32)")
         if epilogue.residual:
-            lines.append(
-                f"{value} += tl.load(RESIDUAL + offset, {mask}).to(tl.float32)"
-            )
+            lines.append(f"{value} += tl.load(RESIDUAL + offset, {mask}).to(tl.float32)")
         if epilogue.relu:
             lines.append(f"{value} = tl.maximum({value}, 0.0)")
         lines.append(f"tl.store(OUT + offset, {value}.to({epilogue.dtype}), {mask})")
         return "\n    ".join(lines)
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    # It is Python that is rendered, not HTML.
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
     body = environment.from_string(source).render(
         def_kernel=def_kernel, stride=stride, store_output=store_output, **constants
     )
