@@ -1,0 +1,230 @@
+"""Tests of the rules at analysis: what they refuse and in which words, what they run with what."""
+
+load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
+load("//aoti:defs.bzl", "aoti_library")
+load("//aoti:providers.bzl", "AotiModelInfo")
+load("//aoti:toolchain.bzl", "aoti_toolchain")
+load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowering")
+
+# Functions.
+
+def _targets_test_impl(ctx):
+    env = unittest.begin(ctx)
+    asserts.equals(env, "90", capability("sm_90"))
+    asserts.equals(env, "100", capability("compute_100"))
+    for bad in ["", "sm_", "sm_x", "gfx942", "90", "SM_90", "sm-90"]:
+        asserts.equals(env, None, capability(bad))
+    asserts.equals(
+        env,
+        {"sm_80": ["sm_80"], "sm_90": ["compute_90", "sm_90"]},
+        group_by_lowering(["sm_90", "sm_80", "compute_90"]),
+    )
+    asserts.equals(
+        env,
+        str(group_by_lowering(["compute_90", "sm_90", "sm_80"])),
+        str(group_by_lowering(["sm_80", "sm_90", "compute_90"])),
+    )
+    asserts.equals(env, None, check_targets(["sm_80", "compute_90"], ["80", "90"]))
+    return unittest.end(env)
+
+_targets_test = unittest.make(_targets_test_impl)
+
+# Refusals.
+
+def _failure_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    for part in ctx.attr.message:
+        asserts.expect_failure(env, part)
+    return analysistest.end(env)
+
+_failure_test = analysistest.make(
+    _failure_test_impl,
+    attrs = {"message": attr.string_list()},
+    expect_failure = True,
+)
+
+def _library_failure(name, message, **kwargs):
+    """Declares an `aoti_library` that is wrong, and the test that says so."""
+    library = kwargs.pop("library", name + "_library")
+    aoti_library(
+        name = library,
+        model = kwargs.pop("model", "//tests/bazel/small:small_pt2"),
+        tags = ["manual"],
+        **kwargs
+    )
+    _failure_test(
+        name = name,
+        message = message,
+        target_under_test = ":" + library,
+    )
+
+def _toolchain_failure(name, message, **kwargs):
+    aoti_toolchain(
+        name = name + "_toolchain",
+        tags = ["manual"],
+        **kwargs
+    )
+    _failure_test(
+        name = name,
+        message = message,
+        target_under_test = ":%s_toolchain" % name,
+    )
+
+# Actions.
+
+def _actions_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    actions = analysistest.target_actions(env)
+    counts = {}
+    for action in actions:
+        counts[action.mnemonic] = counts.get(action.mnemonic, 0) + 1
+
+    # Two capabilities; 8 shards of each.
+    for mnemonic, count in [("AotiSplit", 1), ("AotiLower", 2), ("AotiCompile", 16), ("AotiWrap", 1)]:
+        asserts.equals(env, count, counts.get(mnemonic, 0), mnemonic)
+
+    for action in actions:
+        inputs = [file.short_path for file in action.inputs.to_list()]
+        outputs = [file.short_path for file in action.outputs.to_list()]
+        if action.mnemonic == "AotiSplit":
+            continue
+
+        # Values of weights are no business of what follows.
+        for path in inputs:
+            asserts.false(env, path.endswith(".pt2"), "%s reads %s" % (action.mnemonic, path))
+            asserts.false(env, path.endswith(".safetensors"), "%s reads %s" % (action.mnemonic, path))
+        if action.mnemonic == "AotiCompile":
+            shards = [path for path in inputs if "/shards/" in path]
+            asserts.equals(env, 1, len(shards), "shards that a compilation reads")
+            asserts.equals(env, 1, len(outputs))
+            asserts.equals(
+                env,
+                shards[0].replace("/shards/", "/kernels/"),
+                outputs[0],
+            )
+    return analysistest.end(env)
+
+_actions_test = analysistest.make(_actions_test_impl)
+
+def _model_info_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    info = analysistest.target_under_test(env)[AotiModelInfo]
+    asserts.equals(env, "small", info.name)
+    asserts.equals(env, ["compute_90", "sm_80", "sm_90"], info.targets)
+    asserts.equals(env, ["sm_80", "sm_90"], [program.target for program in info.programs])
+    asserts.equals(env, "external", info.weights_kind)
+    asserts.equals(env, "model.h", info.header.basename)
+    asserts.equals(env, "small.safetensors", info.weights.basename)
+    for program in info.programs:
+        asserts.equals(env, 8, len(program.shards))
+        asserts.equals(env, [d.basename for d in program.shards], [d.basename for d in program.kernels])
+    return analysistest.end(env)
+
+_model_info_test = analysistest.make(_model_info_test_impl)
+
+# Tools.
+
+def _packages_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    runfiles = analysistest.target_under_test(env)[DefaultInfo].default_runfiles.files.to_list()
+    for repository, expected in [
+        ("aoti_pip_base", True),
+        ("aoti_pip_dev", False),
+        ("aoti_pip_torch", ctx.attr.torch),
+        ("aoti_pip_triton", ctx.attr.triton),
+    ]:
+        # With bzlmod the names have a prefix.
+        present = any([file.owner.workspace_name.endswith(repository) for file in runfiles])
+        asserts.equals(env, expected, present, "whether %s is there" % repository)
+    modules = [file.short_path for file in runfiles if file.short_path.startswith("wrapgen/")]
+    for folder in ctx.attr.without:
+        found = [path for path in modules if path.startswith("wrapgen/%s/" % folder)]
+        asserts.equals(env, [], found)
+    return analysistest.end(env)
+
+_packages_test = analysistest.make(
+    _packages_test_impl,
+    attrs = {
+        "torch": attr.bool(),
+        "triton": attr.bool(),
+        "without": attr.string_list(),
+    },
+)
+
+def rules_test_suite(name):
+    """Declares all tests of this file.
+
+    Args:
+      name: of the test suite.
+    """
+    _targets_test(name = "targets_test")
+    _library_failure(
+        name = "unknown_target_test",
+        message = ["unknown target \"sm_42\": this toolchain builds for sm_80, compute_80, sm_90, compute_90"],
+        targets = ["sm_42"],
+    )
+    _library_failure(
+        name = "malformed_target_test",
+        message = ["unknown target \"h100\": this toolchain builds for"],
+        targets = ["h100"],
+    )
+    _library_failure(
+        name = "no_target_test",
+        message = ["targets is empty: name at least one of sm_80, compute_80"],
+        targets = [],
+    )
+    _library_failure(
+        name = "repeated_target_test",
+        message = ["target \"sm_90\" is named twice"],
+        targets = ["sm_90", "sm_80", "sm_90"],
+    )
+    _library_failure(
+        name = "embedded_weights_test",
+        message = ["weights = \"embedded\" is not there yet; use \"external\""],
+        targets = ["sm_90"],
+        weights = "embedded",
+    )
+    _library_failure(
+        name = "name_test",
+        library = "no-identifier",
+        message = ["the name must be a C identifier"],
+        targets = ["sm_90"],
+    )
+    _toolchain_failure(
+        name = "native_isa_test",
+        march = "native",
+        message = ["\"native\" makes the library depend on the machine that builds it"],
+    )
+    _toolchain_failure(
+        name = "no_isa_test",
+        march = "",
+        message = ["march: name an instruction set"],
+    )
+    _toolchain_failure(
+        name = "no_shards_test",
+        message = ["shards: 0 is less than 1"],
+        shards = 0,
+    )
+    _actions_test(
+        name = "actions_test",
+        target_under_test = "//tests/bazel/small",
+    )
+    _model_info_test(
+        name = "model_info_test",
+        target_under_test = "//tests/bazel/small",
+    )
+    for tool, torch, triton, without in [
+        ("export", True, True, ["codegen", "intake", "kernels", "lowering"]),
+        ("split", False, False, ["codegen", "kernels", "lowering"]),
+        ("lower", True, True, ["codegen", "intake"]),
+        ("compile", False, True, ["codegen", "intake", "lowering"]),
+        ("wrap", False, False, ["intake", "lowering"]),
+        ("package", False, False, ["codegen", "intake", "lowering"]),
+    ]:
+        _packages_test(
+            name = tool + "_packages_test",
+            target_under_test = "//wrapgen:" + tool,
+            torch = torch,
+            triton = triton,
+            without = without,
+        )
