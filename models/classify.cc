@@ -24,6 +24,7 @@
 #include "models/image.h"
 #include "runtime/aoti.h"
 #include "runtime/context.h"
+#include "runtime/cpp.h"
 #include "runtime/driver.h"
 #include "runtime/memory.h"
 #include "runtime/status.h"
@@ -185,17 +186,6 @@ Status ReadInput(const std::string& path, const AotiTensorInfo& input, std::vect
   return Status();
 }
 
-struct DestroyModel {
-  void operator()(AotiModel* model) const { aoti_model_destroy(model); }
-};
-struct DestroySession {
-  void operator()(AotiSession* session) const { aoti_session_destroy(session); }
-};
-
-Status Convert(const AotiStatus& status) {
-  return Status(static_cast<Code>(status.code), status.message);
-}
-
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t middle = values.size() / 2;
@@ -265,17 +255,12 @@ class Classifier {
       : context_(std::move(context)), input_(input), output_(output) {}
 
   Status Load(const AotiDescription* description, const std::string& weights) {
-    AotiStatus status;
     AotiModelOptions options = {};
     options.struct_size = sizeof options;
     options.weights_path = weights.c_str();
     options.device = context_->device().ordinal;
-    AotiModel* model = nullptr;
-    if (aoti_model_load(description, &options, &model, &status) != AOTI_OK) return Convert(status);
-    model_.reset(model);
-    AotiSession* session = nullptr;
-    if (aoti_session_create(model, nullptr, &session, &status) != AOTI_OK) return Convert(status);
-    session_.reset(session);
+    AOTI_RETURN_IF_ERROR(aoti::Load(description, options, &model_));
+    AOTI_RETURN_IF_ERROR(aoti::CreateSession(model_, nullptr, &session_));
     AOTI_RETURN_IF_ERROR(input_memory_.Allocate(context_, input_.nbytes, "the input"));
     AOTI_RETURN_IF_ERROR(output_memory_.Allocate(context_, output_.nbytes, "the output"));
     return stream_.Create(context_);
@@ -342,17 +327,14 @@ class Classifier {
     const DLTensor output = View(output_, output_memory_.address(), context_->device().ordinal);
     const DLTensor* inputs[] = {&input};
     const DLTensor* outputs[] = {&output};
-    AotiStatus status;
-    const int32_t code =
-        aoti_session_run(session_.get(), inputs, 1, outputs, 1, stream_.handle(), &status);
-    return code == AOTI_OK ? Status() : Convert(status);
+    return aoti::Run(session_, inputs, 1, outputs, 1, stream_.handle());
   }
 
   const std::shared_ptr<const aoti::Context> context_;
   const AotiTensorInfo input_;
   const AotiTensorInfo output_;
-  std::unique_ptr<AotiModel, DestroyModel> model_;
-  std::unique_ptr<AotiSession, DestroySession> session_;
+  aoti::ModelHandle model_;
+  aoti::SessionHandle session_;
   aoti::DeviceMemory input_memory_;
   aoti::DeviceMemory output_memory_;
   aoti::Stream stream_;  // last, so that it is drained before the rest goes

@@ -15,6 +15,7 @@
 
 #include "gtest/gtest.h"
 #include "runtime/aoti.h"
+#include "runtime/cpp.h"
 #include "runtime/description.h"
 #include "tests/runtime/simulator.h"
 #include "tests/runtime/toy_model.h"
@@ -32,15 +33,6 @@ using Floats = std::vector<float>;
 
 const Floats kScale = {1, 2, 3, 4};
 const Floats kBias = {10, 20, 30, 40};
-
-struct DestroyModel {
-  void operator()(AotiModel* model) const { aoti_model_destroy(model); }
-};
-struct DestroySession {
-  void operator()(AotiSession* session) const { aoti_session_destroy(session); }
-};
-using ModelPointer = std::unique_ptr<AotiModel, DestroyModel>;
-using SessionPointer = std::unique_ptr<AotiSession, DestroySession>;
 
 // The toy model's arguments. The expected results follow from x.
 struct Arguments {
@@ -105,26 +97,26 @@ class RuntimeTest : public ::testing::Test {
     return options;
   }
 
-  ModelPointer Load(const AotiDescription& description, const AotiModelOptions& options) {
+  ModelHandle Load(const AotiDescription& description, const AotiModelOptions& options) {
     AotiModel* model = nullptr;
     const int32_t code = aoti_model_load(&description, &options, &model, &status_);
     EXPECT_EQ(code, status_.code);
     EXPECT_EQ(code == AOTI_OK, model != nullptr);
-    return ModelPointer(model);
+    return ModelHandle(model);
   }
 
-  ModelPointer LoadToy() {
-    ModelPointer model = Load(ToyModel(), Options());
+  ModelHandle LoadToy() {
+    ModelHandle model = Load(ToyModel(), Options());
     EXPECT_EQ(status_.code, AOTI_OK) << status_.message;
     return model;
   }
 
-  SessionPointer Create(AotiModel* model, uint64_t flags = 0) {
+  SessionHandle Create(AotiModel* model, uint64_t flags = 0) {
     AotiSessionOptions options = {sizeof options, flags};
     AotiSession* session = nullptr;
     aoti_session_create(model, &options, &session, &status_);
     EXPECT_EQ(status_.code == AOTI_OK, session != nullptr) << status_.message;
-    return SessionPointer(session);
+    return SessionHandle(session);
   }
 
   int32_t Run(AotiSession* session, const Arguments& arguments, cuda::Stream stream = nullptr) {
@@ -171,8 +163,8 @@ INSTANTIATE_TEST_SUITE_P(Modes, RuntimeModeTest, ::testing::Values(0, AOTI_SESSI
 
 TEST_P(RuntimeModeTest, ComputesTheModel) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get(), GetParam());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get(), GetParam());
   const Arguments arguments;
   ASSERT_EQ(Run(session.get(), arguments), AOTI_OK) << status_.message;
   Synchronize();
@@ -181,8 +173,8 @@ TEST_P(RuntimeModeTest, ComputesTheModel) {
 
 TEST_P(RuntimeModeTest, FollowsTheCallersPointers) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get(), GetParam());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get(), GetParam());
   const Stream stream;
   const Arguments first(1);
   const Arguments second(100);
@@ -201,8 +193,8 @@ TEST_P(RuntimeModeTest, FollowsTheCallersPointers) {
 
 TEST_P(RuntimeModeTest, OrdersRunsOnSeveralStreams) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get(), GetParam());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get(), GetParam());
   const Stream a;
   const Stream b;
   const Arguments first(1);
@@ -220,8 +212,8 @@ TEST_P(RuntimeModeTest, WaitsForTheLastRunBeforeMemoryIsFreed) {
   const Stream stream;
   const Arguments arguments;
   {
-    const ModelPointer model = LoadToy();
-    const SessionPointer session = Create(model.get(), GetParam());
+    const ModelHandle model = LoadToy();
+    const SessionHandle session = Create(model.get(), GetParam());
     ASSERT_EQ(Run(session.get(), arguments, stream.handle()), AOTI_OK) << status_.message;
   }
   EXPECT_TRUE(arguments.Correct());
@@ -229,8 +221,8 @@ TEST_P(RuntimeModeTest, WaitsForTheLastRunBeforeMemoryIsFreed) {
 
 TEST_P(RuntimeModeTest, SessionsKeepTheModel) {
   const CurrentContext current;
-  ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get(), GetParam());
+  ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get(), GetParam());
   model.reset();
   const Arguments arguments;
   ASSERT_EQ(Run(session.get(), arguments), AOTI_OK) << status_.message;
@@ -239,7 +231,7 @@ TEST_P(RuntimeModeTest, SessionsKeepTheModel) {
 }
 
 TEST_P(RuntimeModeTest, RunsSessionsInThreads) {
-  const ModelPointer model = LoadToy();
+  const ModelHandle model = LoadToy();
   std::vector<std::thread> threads;
   std::vector<int> correct(4, 0);
   for (size_t i = 0; i < correct.size(); ++i) {
@@ -249,7 +241,7 @@ TEST_P(RuntimeModeTest, RunsSessionsInThreads) {
       AotiSession* created = nullptr;
       AotiStatus status;
       aoti_session_create(model.get(), &options, &created, &status);
-      const SessionPointer session(created);
+      const SessionHandle session(created);
       const Stream stream;
       for (int run = 0; run < 20; ++run) {
         const Arguments a(static_cast<float>(100 * i) + static_cast<float>(run));
@@ -265,8 +257,8 @@ TEST_P(RuntimeModeTest, RunsSessionsInThreads) {
 
 TEST_P(RuntimeModeTest, BecomesPartOfTheCallersCapture) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get(), GetParam());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get(), GetParam());
   const Stream stream;
   GetSimulator().set_capturing(stream.handle(), 1);
   GetSimulator().reset();
@@ -294,8 +286,8 @@ TEST_P(RuntimeModeTest, LeavesTheCallersContextCurrent) {
   const Arguments arguments;
   ASSERT_EQ(simulator.create_context(&mine, 0, 0), 0);
   {
-    const ModelPointer model = LoadToy();
-    const SessionPointer session = Create(model.get(), GetParam());
+    const ModelHandle model = LoadToy();
+    const SessionHandle session = Create(model.get(), GetParam());
     ASSERT_EQ(Run(session.get(), arguments), AOTI_OK) << status_.message;
     CUctx_st* now = nullptr;
     simulator.current_context(&now);
@@ -313,10 +305,10 @@ TEST_F(RuntimeTest, LoadsIntoTheCallersContext) {
   {
     AotiModelOptions options = Options();
     options.context = mine;
-    const ModelPointer model = Load(ToyModel(), options);
+    const ModelHandle model = Load(ToyModel(), options);
     ASSERT_NE(model, nullptr) << status_.message;
     EXPECT_EQ(GetSimulator().calls("cuDevicePrimaryCtxRetain"), 0u);
-    const SessionPointer session = Create(model.get());
+    const SessionHandle session = Create(model.get());
     const Arguments arguments;
     ASSERT_EQ(Run(session.get(), arguments), AOTI_OK) << status_.message;
     Synchronize();
@@ -340,8 +332,8 @@ TEST_F(RuntimeTest, RefusesAContextOfAnotherDevice) {
 
 TEST_F(RuntimeTest, UpdatesTheGraphOnlyWhereACallersPointerChanged) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get());
   const Arguments first;
   const Arguments second;
   const auto run = [&](const Arguments& arguments) {
@@ -365,8 +357,8 @@ TEST_F(RuntimeTest, UpdatesTheGraphOnlyWhereACallersPointerChanged) {
 
 TEST_F(RuntimeTest, RecoversFromAFailedUpdate) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get());
   const Arguments first;
   const Arguments second(9);
   ASSERT_EQ(Run(session.get(), first), AOTI_OK);
@@ -412,14 +404,14 @@ TEST_F(RuntimeTest, ReadsWeightsLargerThanAChunkFromAFile) {
   AotiModelOptions options = Options();
   options.weights_data = nullptr;
   options.weights_path = path.c_str();
-  const ModelPointer model = Load(description, options);
+  const ModelHandle model = Load(description, options);
   ASSERT_EQ(std::remove(path.c_str()), 0);
   ASSERT_NE(model, nullptr) << status_.message;
   EXPECT_EQ(std::memcmp(reinterpret_cast<const void*>(where), values.data(), expected), 0);
 }
 
 TEST_F(RuntimeTest, FreesStagingMemoryOnceTheModelIsLoaded) {
-  const ModelPointer model = LoadToy();
+  const ModelHandle model = LoadToy();
   const SimulatorLive live = GetSimulator().live();
   AotiTargetInfo info = {};
   ASSERT_EQ(aoti_model_target(model.get(), &info, &status_), AOTI_OK);
@@ -428,7 +420,7 @@ TEST_F(RuntimeTest, FreesStagingMemoryOnceTheModelIsLoaded) {
   EXPECT_EQ(info.load_memory, 768u);
   EXPECT_EQ(info.session_memory, 512u);
   EXPECT_EQ(live.device_bytes - before_.device_bytes, info.model_memory);
-  const SessionPointer session = Create(model.get());
+  const SessionHandle session = Create(model.get());
   EXPECT_EQ(GetSimulator().live().device_bytes - before_.device_bytes,
             info.model_memory + info.session_memory);
 }
@@ -443,7 +435,7 @@ TEST_F(RuntimeTest, ChoosesTheTargetOfTheDevice) {
     GetSimulator().reset();
     unsetenv("SIMULATOR_CAPABILITY");
     GetSimulator().set_executor(testing::RunToyKernel, nullptr);
-    const ModelPointer model = LoadToy();
+    const ModelHandle model = LoadToy();
     AotiTargetInfo info = {};
     ASSERT_EQ(aoti_model_target(model.get(), &info, nullptr), AOTI_OK);
     EXPECT_STREQ(info.name, target);
@@ -460,8 +452,8 @@ TEST_F(RuntimeTest, ChoosesTheTargetOfTheDevice) {
 
 TEST_F(RuntimeTest, ChecksTensors) {
   const CurrentContext current;
-  const ModelPointer model = LoadToy();
-  const SessionPointer session = Create(model.get());
+  const ModelHandle model = LoadToy();
+  const SessionHandle session = Create(model.get());
   Arguments arguments;
   arguments.x.tensor().dtype.bits = 16;
   EXPECT_EQ(Run(session.get(), arguments), AOTI_INVALID_ARGUMENT);
@@ -499,9 +491,9 @@ TEST_F(RuntimeTest, RefusesConcurrentUseOfASession) {
   };
   description.model.targets = {&target, 1};
   const CurrentContext current;
-  const ModelPointer model = Load(description, Options());
+  const ModelHandle model = Load(description, Options());
   ASSERT_NE(model, nullptr) << status_.message;
-  const SessionPointer session = Create(model.get());
+  const SessionHandle session = Create(model.get());
   running = session.get();
   const Arguments arguments;
   ASSERT_EQ(Run(session.get(), arguments), AOTI_OK) << status_.message;
@@ -541,8 +533,8 @@ TEST_F(RuntimeTest, RefusesLaunchCodeThatChangesItsSteps) {
   };
   description.model.targets = {&target, 1};
   const CurrentContext current;
-  const ModelPointer model = Load(description, Options());
-  const SessionPointer session = Create(model.get());
+  const ModelHandle model = Load(description, Options());
+  const SessionHandle session = Create(model.get());
   const Arguments first;
   const Arguments second;
   steps = 2;
@@ -554,7 +546,7 @@ TEST_F(RuntimeTest, RefusesLaunchCodeThatChangesItsSteps) {
                  "launch code issued other steps than the CUDA graph was built of");
   }
   target.run = [](Launcher& launcher) { return launcher.Launch(7, {1, 1, 1}, nullptr, {}); };
-  const SessionPointer other = Create(model.get());
+  const SessionHandle other = Create(model.get());
   EXPECT_EQ(Run(other.get(), first), AOTI_INTERNAL);
   EXPECT_STREQ(status_.message, "launch code names kernel 7 of 3");
   Synchronize();
@@ -627,7 +619,7 @@ TEST_F(RuntimeTest, RefusesUnusableArguments) {
   } newer = {Options(), 0};
   newer.known.struct_size = sizeof newer;
   ASSERT_EQ(aoti_model_load(&ToyModel(), &newer.known, &model, &status_), AOTI_OK);
-  const ModelPointer loaded(model);
+  const ModelHandle loaded(model);
   newer.unknown = 1;
   EXPECT_EQ(aoti_model_load(&ToyModel(), &newer.known, &model, &status_), AOTI_INVALID_ARGUMENT);
   EXPECT_STREQ(status_.message,
@@ -712,11 +704,11 @@ TEST_P(RuntimeModeTest, ReleasesEverythingWhicheverCallFails) {
       AotiModel* loaded = nullptr;
       const AotiModelOptions options = Options();
       if (aoti_model_load(&ToyModel(), &options, &loaded, &status_) != AOTI_OK) return false;
-      const ModelPointer model(loaded);
+      const ModelHandle model(loaded);
       AotiSession* created = nullptr;
       const AotiSessionOptions flags = {sizeof flags, GetParam()};
       if (aoti_session_create(loaded, &flags, &created, &status_) != AOTI_OK) return false;
-      const SessionPointer session(created);
+      const SessionHandle session(created);
       bool good = true;
       for (const Arguments* arguments : {&first, &second, &first}) {
         good = Run(created, *arguments, stream.handle()) == AOTI_OK && good;
