@@ -268,9 +268,8 @@ def _targets(program: Mapping[str, Any]) -> Iterator[str]:
         graph = pending.pop()
         for node in graph["nodes"]:
             yield node["target"]
-            for argument in node["inputs"]:
-                if inner := argument["arg"].get("as_graph"):
-                    pending.append(inner["graph"])
+            arguments = [named["arg"] for named in node["inputs"]]
+            pending += [each["as_graph"]["graph"] for each in arguments if "as_graph" in each]
 
 
 def _write_both(

@@ -13,7 +13,11 @@ from typing import Any, Final
 STRUCT = dict[str, Any]
 
 _FRAME: Final = re.compile(r'File "([^"\n]*)", line ([0-9]+)(?:, in [^\n]*)?(?:\n[ \t]+([^\n]*))?')
-_TORCH: Final = re.compile(r"(^|/)torch/(nn|fx|utils|export|functional\.py|_[a-z]+|[a-z_]+\.py)")
+_TORCH: Final = re.compile(
+    r"/(site|dist)-packages/torch/"
+    r"|(^|/)torch/(nn|fx|utils|export|_[a-z_]+)/"
+    r"|(^|/)torch/(functional|_tensor|_ops|_jit_internal|overrides)\.py\Z"
+)
 _CODE_LENGTH: Final = 200
 """Characters of a source line that are kept."""
 
