@@ -86,9 +86,7 @@ def run(
     for procedure in (program.folding, program.main):
         _run(program, procedure, kernels, memory)
     return {
-        "outputs": {
-            spec.name: _tensor(memory, "output", spec) for spec in program.outputs
-        },
+        "outputs": {spec.name: _tensor(memory, "output", spec) for spec in program.outputs},
         "constants": {
             buffer.name: _tensor(memory, "constant", buffer) for buffer in program.constants
         },

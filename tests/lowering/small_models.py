@@ -98,6 +98,43 @@ class Concatenate(nn.Module):
         return torch.cat([embedded.sum(-1), x, torch.relu(x)], dim=1)
 
 
+class Depthwise(nn.Module):
+    """A depthwise convolution that Inductor's own template computes, and a pre-activation norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+        self.depth = nn.Conv2d(8, 8, 3, padding="same", groups=8)
+        self.bn = nn.BatchNorm2d(8, affine=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.silu(self.bn(self.depth(torch.relu(self.norm(x)))))
+
+
+class Shared(nn.Module):
+    """One convolution before two batch norms, and a weight that is read two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.bn2 = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn1(self.conv(x)) + self.bn2(self.conv(x * 2))
+        pooled = y.amax((2, 3))
+        return self.fc(pooled) @ self.fc.weight
+
+
+class Scan(nn.Module):
+    """A scan over many elements, which counts in zeroed scratch memory, and additions by index."""
+
+    def forward(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        sums = torch.cumsum(x, 0)
+        return sums[:8] + torch.zeros(8).index_add(0, index, sums[-8:])
+
+
 def models() -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], dict[str, torch.Tensor]]]:
     """Name to module, positional and keyword arguments; seeded, in evaluation mode."""
     torch.manual_seed(0)
@@ -108,6 +145,9 @@ def models() -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], dict[str, t
         "mlp": (Mlp(), (torch.randn(6, 24),), {"scale": torch.randn(24)}),
         "attention": (Attention(), (torch.randn(2, 8, 32),), {}),
         "views": (Views(), (torch.randn(6, 4),), {}),
+        "depthwise": (Depthwise(), (torch.randn(1, 8, 6, 6),), {}),
+        "shared": (Shared(), (torch.randn(1, 4, 8, 8),), {}),
+        "scan": (Scan(), (torch.randn(70000), torch.randint(0, 8, (8,))), {}),
         "concatenate": (Concatenate(), (torch.randint(0, 10, (2, 8)), torch.randn(2, 6)), {}),
     }
     for module, _, _ in found.values():
@@ -117,6 +157,7 @@ def models() -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], dict[str, t
                 with torch.no_grad():
                     part.running_mean.uniform_(-0.5, 0.5)
                     part.running_var.uniform_(0.5, 1.5)
-                    part.weight.uniform_(0.5, 1.5)
-                    part.bias.uniform_(-0.5, 0.5)
+                    if part.affine:
+                        part.weight.uniform_(0.5, 1.5)
+                        part.bias.uniform_(-0.5, 0.5)
     return found

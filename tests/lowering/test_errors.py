@@ -83,7 +83,8 @@ class InPlace(nn.Module):
 
 
 def test_changed_inputs_are_refused(tmp_path: Path) -> None:
-    assert "the model changes x when it is called" in message(InPlace(), (torch.randn(4),), tmp_path)
+    text = message(InPlace(), (torch.randn(4),), tmp_path)
+    assert "the model changes x when it is called" in text
 
 
 class Branch(nn.Module):

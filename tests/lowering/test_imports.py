@@ -50,5 +50,6 @@ def test_other_steps_load_no_torch() -> None:
         "assert not {'torch', 'triton'} & set(sys.modules);"
         "import wrapgen.kernels; assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
-                   check=True)
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], check=True
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -41,14 +41,13 @@ def declared(device: Device) -> Iterator[None]:
     list(device_interface.get_registered_device_interfaces())
     registry = device_interface.device_interfaces
     patches = {
-        "get_device_properties": lambda device=None: properties,
-        "get_device_capability": lambda device=None: capability,
-        "get_device_name": lambda device=None: device_name,
-        "is_available": lambda: True,
-        "current_device": lambda: 0,
-        "device_count": lambda: 1,
+        "get_device_properties": _always(properties),
+        "get_device_capability": _always(capability),
+        "get_device_name": _always(device.name),
+        "is_available": _always(True),
+        "current_device": _always(0),
+        "device_count": _always(1),
     }
-    device_name = device.name
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(registry, {"cuda": interface, "cuda:0": interface}))
         for name, replacement in patches.items():
@@ -66,6 +65,11 @@ def declared(device: Device) -> Iterator[None]:
         finally:
             triton_driver._active = before
             _forget_devices()
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    """A function that takes anything and returns ``value``."""
+    return lambda *_, **__: value
 
 
 def _properties(device: Device) -> SimpleNamespace:
@@ -93,7 +97,7 @@ def _interface(properties: Any, capability: tuple[int, int]) -> type:
     """The ``DeviceInterface`` of the declared device."""
 
     class Declared(device_interface.CudaInterface):
-        class device:  # PyTorch's name
+        class device:  # noqa: N801 (PyTorch's name)
             def __init__(self, *args: object) -> None:
                 pass
 
@@ -104,24 +108,22 @@ def _interface(properties: Any, capability: tuple[int, int]) -> type:
                 pass
 
         class Worker:
-            set_device = staticmethod(lambda device: None)
-            current_device = staticmethod(lambda: 0)
-            get_device_properties = staticmethod(lambda device=None: properties)
+            set_device = staticmethod(_always(None))
+            current_device = staticmethod(_always(0))
+            get_device_properties = staticmethod(_always(properties))
 
-        current_device = staticmethod(lambda: 0)
-        set_device = staticmethod(lambda device: None)
-        device_count = staticmethod(lambda: 1)
-        is_available = staticmethod(lambda: True)
-        synchronize = staticmethod(lambda device=None: None)
-        get_device_properties = staticmethod(lambda device=None: properties)
-        get_compute_capability = staticmethod(
-            lambda device=None: capability[0] * 10 + capability[1]
-        )
-        get_raw_stream = staticmethod(lambda device: 0)
-        is_bf16_supported = staticmethod(lambda including_emulation=False: True)
-        is_dtype_supported = staticmethod(lambda dtype, including_emulation=False: True)
-        is_triton_capable = staticmethod(lambda device=None: True)
-        raise_if_triton_unavailable = staticmethod(lambda device=None: None)
+        current_device = staticmethod(_always(0))
+        set_device = staticmethod(_always(None))
+        device_count = staticmethod(_always(1))
+        is_available = staticmethod(_always(True))
+        synchronize = staticmethod(_always(None))
+        get_device_properties = staticmethod(_always(properties))
+        get_compute_capability = staticmethod(_always(capability[0] * 10 + capability[1]))
+        get_raw_stream = staticmethod(_always(0))
+        is_bf16_supported = staticmethod(_always(True))
+        is_dtype_supported = staticmethod(_always(True))
+        is_triton_capable = staticmethod(_always(True))
+        raise_if_triton_unavailable = staticmethod(_always(None))
 
     return Declared
 
@@ -132,15 +134,17 @@ class _Driver:
     def __init__(self, device: Device) -> None:
         self._device = device
         self.utils = SimpleNamespace(
-            get_device_properties=lambda index: {
-                "max_shared_mem": device.shared_memory_per_block_optin,
-                "max_num_regs": device.registers_per_multiprocessor,
-                "multiprocessor_count": device.multiprocessors,
-                "warpSize": device.warp_size,
-                "sm_clock_rate": 0,
-                "mem_clock_rate": 0,
-                "mem_bus_width": 0,
-            }
+            get_device_properties=_always(
+                {
+                    "max_shared_mem": device.shared_memory_per_block_optin,
+                    "max_num_regs": device.registers_per_multiprocessor,
+                    "multiprocessor_count": device.multiprocessors,
+                    "warpSize": device.warp_size,
+                    "sm_clock_rate": 0,
+                    "mem_clock_rate": 0,
+                    "mem_bus_width": 0,
+                }
+            )
         )
 
     def get_current_target(self) -> GPUTarget:
@@ -155,15 +159,15 @@ class _Driver:
     def set_current_device(self, index: int) -> None:
         pass
 
-    def get_current_stream(self, index: int | None = None) -> int:
+    def get_current_stream(self, *_: Any) -> int:
         return 0
 
-    def get_device_capability(self, index: int | None = None) -> tuple[int, int]:
+    def get_device_capability(self, *_: Any) -> tuple[int, int]:
         return self._device.capability
 
 
 def _convolution_format(
-    operand: torch.Tensor, weight: torch.Tensor, backend: object
+    operand: torch.Tensor, weight: torch.Tensor, *_: Any
 ) -> torch.memory_format:
     """The layout of a convolution's result.
 
@@ -184,8 +188,8 @@ def _convolution_format(
 def _forget_devices() -> None:
     """Empties the memoised functions of Inductor and Triton that may hold a device's properties.
 
-    There is no list of them, so all parameterless or device-keyed memoisation of those packages
-    goes; what is rebuilt costs milliseconds.
+    There is no list of them, so those go whose names speak of a device; one too many costs
+    milliseconds. A test lowers for two targets in one process and compares.
     """
     for name in sorted(sys.modules):
         if not name.startswith(("torch._inductor.", "triton.compiler.", "triton.runtime.")):
@@ -195,7 +199,7 @@ def _forget_devices() -> None:
                 value.cache_clear()
     from torch._inductor.runtime.hints import DeviceProperties
 
-    DeviceProperties.create.__func__.cache_clear()  # type: ignore[attr-defined]
+    DeviceProperties.create.__func__.cache_clear()
 
 
 _DEVICE_WORDS = ("device", "gpu", "cuda", "sm", "sms", "b200", "mem", "warp", "triton", "tma")

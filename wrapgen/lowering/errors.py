@@ -41,7 +41,7 @@ def unsupported(offences: Sequence[Offence], target: str) -> LoweringError:
             code = f": {place.code}" if place.code else ""
             lines.append(f"    {where or 'no place recorded'} [{place.name}]{code}")
     lines.append(
-        "Every kernel is built ahead of time, so nothing may call a library at run time. Replace the"
-        " operation in the model by ones that are supported, or run it outside the exported part."
+        "Every kernel is built ahead of time, so nothing may call a library at run time. Replace"
+        " the operation by ones that are supported, or run it outside the exported part."
     )
     return LoweringError("\n".join(lines))

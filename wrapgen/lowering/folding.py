@@ -7,7 +7,7 @@ second, ``main``. A view of a weight or constant stays in ``main``, where it cos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -51,11 +51,14 @@ class Divided:
     constants: tuple[Node, ...]
 
 
-def divide(module: GraphModule, weights: Collection[str]) -> Divided:
+def divide(
+    module: GraphModule, weights: Collection[str], strides: Sequence[tuple[int, ...]]
+) -> Divided:
     """Divides ``module``; ``weights`` are the names of its placeholders that are weights.
 
     Nodes carry their metadata along. Placeholders nobody reads are left out of both parts, inputs
-    too. The results of each part keep the strides they have in ``module``.
+    too. Constants have the strides they have in ``module``, results the strides ``strides``, which
+    are those of the export: inside, Inductor is free.
     """
     graph = module.graph
     constant, from_weights = _constants(graph, weights)
@@ -79,9 +82,10 @@ def divide(module: GraphModule, weights: Collection[str]) -> Divided:
         if node in boundary or node in folding:
             folding.add(node)
             folding.update(node.all_input_nodes)
+    own = [node.meta["val"].stride() for node in results]
     return Divided(
-        folding=_extract(module, folding, results) if results else None,
-        main=_extract(module, main, list(output.args[0]), given=boundary),
+        folding=_extract(module, folding, results, own) if results else None,
+        main=_extract(module, main, list(output.args[0]), strides, given=boundary),
         constants=tuple(results),
     )
 
@@ -99,7 +103,7 @@ def _constants(graph: Graph, weights: Collection[str]) -> tuple[set[Node], set[N
             node.op == "call_function"
             and constant.issuperset(node.all_input_nodes)
             and not node.is_impure()
-            and not _is_random(node)
+            and not is_random(node)
         ):
             constant.add(node)
             if not from_weights.isdisjoint(node.all_input_nodes):
@@ -107,13 +111,18 @@ def _constants(graph: Graph, weights: Collection[str]) -> tuple[set[Node], set[N
     return constant, from_weights
 
 
-def _is_random(node: Node) -> bool:
+def is_random(node: Node) -> bool:
+    """Whether a node draws random numbers."""
     tags = getattr(node.target, "tags", ())
     return torch.Tag.nondeterministic_seeded in tags
 
 
 def _extract(
-    module: GraphModule, keep: AbstractSet[Node], results: list[Node], given: AbstractSet[Node] = frozenset()
+    module: GraphModule,
+    keep: AbstractSet[Node],
+    results: Sequence[Node],
+    strides: Sequence[tuple[int, ...]],
+    given: AbstractSet[Node] = frozenset(),
 ) -> GraphModule:
     """Copies the nodes ``keep`` in order, with those of ``given`` as placeholders."""
     graph = Graph()
@@ -130,7 +139,6 @@ def _extract(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     output = graph.output(tuple(copies[node] for node in results))
     output.meta["val"] = tuple(node.meta["val"] for node in results)
-    # Inductor is free with the layout of what no user sees; every result here has its strides.
     output.meta["user_visible_output_idxs"] = range(len(results))
-    output.meta["original_output_strides"] = [node.meta["val"].stride() for node in results]
+    output.meta["original_output_strides"] = list(strides)
     return GraphModule(module, graph)

@@ -34,6 +34,11 @@ class GraphFile:
     weights: dict[str, Weight]
     sources: dict[str, SourceNode]
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Placeholder name to qualified name of each weight."""
+        return {placeholder: weight.name for placeholder, weight in self.weights.items()}
+
 
 def read(path: Path) -> GraphFile:
     """Reads a graph that ``wrapgen split`` wrote.
@@ -99,7 +104,8 @@ def _deserialise(serialised: Any, tensors: dict[str, dict[str, Any]]) -> Exporte
         else:
             # Buffers that are not persistent are in no state dict.
             constants[fqn] = value
-    program = serialize._dict_to_dataclass(schema.ExportedProgram, serialised)
+    parse: Any = serialize._dict_to_dataclass
+    program = parse(schema.ExportedProgram, serialised)
     return serialize.ExportedProgramDeserializer().deserialize(program, state, constants)
 
 

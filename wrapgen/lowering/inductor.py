@@ -28,6 +28,7 @@ from torch._inductor.virtualized import V
 from torch.fx import GraphModule, Node
 
 from wrapgen.lowering import choices, templates
+from wrapgen.lowering.folding import is_random
 from wrapgen.target import Device
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -116,12 +117,13 @@ class Lowered:
 def lower_graph(
     module: GraphModule, inputs: Sequence[Any], mode: Any, device: Device, cache: Path
 ) -> Lowered:
-    """Lowers a decomposed graph of static shapes for ``device``, inside ``declared(device)``.
+    """Lowers a decomposed graph of static shapes, inside ``declared(device)``.
 
     Args:
       module: the graph; every node has ``meta["val"]``.
       inputs: fake tensors on the declared GPU, one a placeholder.
       mode: their ``FakeTensorMode``.
+      device: the declared device.
       cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
     """
     environment = {
@@ -175,13 +177,7 @@ class _Wrapper(PythonWrapperCodegen):
         self.finished: list[Any] = []
 
     @classmethod
-    def create(
-        cls,
-        is_subgraph: bool,
-        subgraph_name: str | None,
-        parent_wrapper: Any,
-        partition_signatures: Any = None,
-    ) -> _Wrapper:
+    def create(cls, *_: Any) -> _Wrapper:
         return cls()
 
     def codegen_inputs(self) -> None:
@@ -211,21 +207,22 @@ class _Wrapper(PythonWrapperCodegen):
 class _Scheduling(TritonScheduling):
     """Triton kernels only; they are handed over as source, with the nodes they compute."""
 
-    def codegen_comment(self, node_schedule: Any, kernel_name: str | None = None) -> None:
-        V.graph.wrapper_code.writeline(OriginsLine(V.graph.computed_by(node_schedule)))
+    def codegen_comment(self, node_schedule: Any, *_: Any) -> None:
+        graph = _graph()
+        line = OriginsLine(graph.computed_by(node_schedule))
+        graph.wrapper_code.writeline(line)
 
     def _emit_kernel_to_wrapper(
         self,
         wrapper: Any,
-        kernel: Any,
+        _kernel: Any,
         src_code: str,
         kernel_name: str,
-        subs_name: str,
+        _subs_name: str,
         node_schedule: Any,
-        kernel_path: str,
-        get_kernel_metadata: Any,
+        *_: Any,
     ) -> None:
-        names = [V.graph.sites[name].template for name in _templates(node_schedule)]
+        names = [_graph().sites[name].template for name in _templates(node_schedule)]
         wrapper.kernels[kernel_name] = KernelSource(kernel_name, src_code, "".join(names[:1]))
 
 
@@ -236,7 +233,7 @@ def _templates(schedule: Any) -> list[str]:
         for node in schedule
         if isinstance(node, BaseSchedulerNode)
         for name in node.get_buffer_names()
-        if name in V.graph.sites
+        if name in _graph().sites
     ]
 
 
@@ -261,15 +258,21 @@ class _Graph(GraphLowering):
     def register_operation(self, operation: Any) -> str:
         if isinstance(operation, ir.ExternKernel) and not isinstance(operation, ir.NopKernel):
             self.missing.append(Missing(self.current_node, "there is no Triton kernel for it"))
-        return super().register_operation(operation)
+        name: str = super().register_operation(operation)
+        return name
 
     def run_node(self, node: Node) -> Any:
-        """Lowers a node; a fault is noted and a value of the right shape takes its place, so that
-        all faults are found."""
+        """Lowers a node.
+
+        A fault is noted and a value of the right shape takes its place, so that all are found.
+        """
+        value = node.meta.get("val")
+        if is_random(node) and isinstance(value, torch.Tensor):
+            self.missing.append(Missing(node, "it draws random numbers"))
+            return _stand_in(value.shape, value.dtype, value.device)
         try:
             return super().run_node(node)
         except Exception as error:
-            value = node.meta.get("val")
             if node.op != "call_function" or not isinstance(value, torch.Tensor):
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -299,6 +302,13 @@ class _Graph(GraphLowering):
         return tuple(sorted(result, key=self._order.__getitem__))
 
 
+def _graph() -> _Graph:
+    """The graph being lowered."""
+    graph = V.graph
+    assert isinstance(graph, _Graph)
+    return graph
+
+
 @contextlib.contextmanager
 def _own_backend() -> Iterator[None]:
     """Registers the classes above as Inductor's backend for ``cuda``."""
@@ -313,7 +323,7 @@ def _deterministic_choice(device: Device) -> Iterator[None]:
     """Replaces Inductor's measuring of candidates by ``choices.select``."""
 
     def choose(
-        self: Any,
+        _cache: Any,
         name: str,
         candidates: list[Any],
         input_nodes: Any,
@@ -325,15 +335,24 @@ def _deterministic_choice(device: Device) -> Iterator[None]:
             best = choices.select(name, input_nodes, layout, candidates, device)[0]
         except choices.NoChoiceError as error:
             reason = " ".join(str(error).split())
-            V.graph.missing.append(Missing(V.graph.current_node, reason))
+            if not candidates:
+                operands = ", ".join(_describe(operand) for operand in input_nodes)
+                reason = f"no Triton template takes operands {operands} with these arguments"
+            _graph().missing.append(Missing(V.graph.current_node, reason))
             return _stand_in(layout.size, layout.dtype, layout.device), None
         result = best.output_node()
         template = best.name.removeprefix("triton_").rstrip("0123456789").rstrip("_")
-        V.graph.sites[result.get_name()] = _Site(template, V.graph.current_node)
+        _graph().sites[result.get_name()] = _Site(template, V.graph.current_node)
         return result, best
 
     with mock.patch.object(select_algorithm.AlgorithmSelectorCache, "__call__", choose):
         yield
+
+
+def _describe(operand: Any) -> str:
+    """Such as ``float32[8, 3, 7, 7]``."""
+    dtype = str(operand.get_dtype()).removeprefix("torch.")
+    return f"{dtype}[{', '.join(str(extent) for extent in operand.get_size())}]"
 
 
 def _stand_in(shape: Any, dtype: torch.dtype, device: torch.device) -> Any:

@@ -108,12 +108,18 @@ class _Translation:
         return Translated(Procedure(buffers=buffers, steps=tuple(self._steps)), results)
 
     def _direct_results(self) -> dict[str, Ref]:
-        """Buffers that can be written where the result is wanted, with no copy."""
+        """Blocks that can be allocated where a result is wanted, so that no copy is needed."""
+        allocated, base = _allocations(self._lowered.lines)
         direct: dict[str, Ref] = {}
         for node, ref in zip(self._lowered.outputs, self._results, strict=True):
             name, layout = _storage(node)
-            dense = int(layout.offset) == 0 and name not in self._memory
-            if dense and name not in direct and _same_size(name, layout, self._lowered):
+            name = base.get(name, name)
+            if (
+                name in allocated
+                and name not in direct
+                and int(layout.offset) == 0
+                and allocated[name] == (layout.dtype, _extent(layout.size, layout.stride))
+            ):
                 direct[name] = ref
         return direct
 
@@ -268,14 +274,19 @@ def _storage(node: Any) -> tuple[str, Any]:
     raise LoweringError(f"an output is no tensor but {type(node).__name__}")
 
 
-def _same_size(name: str, layout: Any, lowered: Lowered) -> bool:
-    """Whether an output fills the block that Inductor allocates for it."""
-    for line in lowered.lines:
-        if isinstance(line, lines.AllocateLine) and line.node.get_name() == name:
+def _allocations(all_lines: Sequence[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Gives dtype and extent of each block allocated once, and the blocks that others reuse."""
+    allocated: dict[str, Any] = {}
+    base: dict[str, str] = {}
+    for line in all_lines:
+        if isinstance(line, lines.AllocateLine) and not isinstance(line.node, WorkspaceArg):
             node = line.node
-            own = (node.get_dtype(), _extent(node.get_size(), node.get_stride()))
-            return own == (layout.dtype, _extent(layout.size, layout.stride))
-    return False
+            extent = _extent(node.get_size(), node.get_stride())
+            allocated[node.get_name()] = (node.get_dtype(), extent)
+        elif isinstance(line, lines.ReuseLine):
+            old = line.node.get_name()
+            base[line.reused_as.get_name()] = base.get(old, old)
+    return allocated, base
 
 
 def _extent(shape: Sequence[Any], strides: Sequence[Any]) -> int:

@@ -138,8 +138,11 @@ class Builder:
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """What a decorated kernel says about itself. ``meta`` is Inductor's metadata plus
-    ``size_hints`` and ``heuristic``, ``function`` Triton's ``JITFunction``."""
+    """What a decorated kernel says about itself.
+
+    ``meta`` is Inductor's metadata plus ``size_hints`` and ``heuristic``, ``function`` Triton's
+    ``JITFunction``.
+    """
 
     function: Any
     configs: Sequence[Any]
@@ -158,7 +161,6 @@ def _load(source: str, scratch: Path, number: int) -> _Record:
         configs: Sequence[Any],
         triton_meta: dict[str, Any],
         heuristic_type: Any,
-        filename: str | None = None,
         inductor_meta: dict[str, Any] | None = None,
         **_: Any,
     ) -> Any:
@@ -200,7 +202,7 @@ def _no_bytecode() -> Iterator[None]:
 
 def _usable(configs: Sequence[Any], function: Any) -> list[Any]:
     """Drops ``XBLOCK`` where the kernel has it fixed at 1, as Inductor's own loader does."""
-    unique = triton_heuristics.unique_configs(list(configs))
+    unique: list[Any] = triton_heuristics.unique_configs(list(configs))
     if "XBLOCK" not in function.arg_names:
         for config in unique:
             config.kwargs.pop("XBLOCK", None)
@@ -239,7 +241,7 @@ def _ttir(
     source = ASTSource(function, dict(signature), dict(constants), dict(attributes))
     stages: dict[str, Any] = {}
     backend.add_stages(stages, parsed, source.language)
-    module = source.make_ir(
+    module: Any = source.make_ir(
         target,
         parsed,
         backend.get_codegen_implementation(parsed),
@@ -254,9 +256,7 @@ def _stem(record: _Record, template: str) -> str:
     """What the kernel is, from nothing but its content."""
     if template:
         return re.sub(r"\W+", "_", template)
-    return {"persistent_reduction": "reduction"}.get(
-        record.meta["heuristic"], record.meta["heuristic"]
-    )
+    return str(record.meta["heuristic"]).removeprefix("persistent_")
 
 
 def _param(index: int, name: str, kind: str, attributes: Mapping[Any, Any]) -> KernelParam:
@@ -276,9 +276,13 @@ def _loaded(source: str, names: Sequence[str]) -> frozenset[str]:
     """The parameters that occur in the address of a load or an atomic update."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            if node.func.attr == "load" or node.func.attr.startswith("atomic_"):
-                found |= {leaf.id for leaf in ast.walk(node.args[0]) if isinstance(leaf, ast.Name)}
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and re.fullmatch(r"load|atomic_\w+", node.func.attr)
+            and node.args
+        ):
+            found |= {leaf.id for leaf in ast.walk(node.args[0]) if isinstance(leaf, ast.Name)}
     return frozenset(found.intersection(names))
 
 

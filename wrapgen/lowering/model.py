@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,46 +60,49 @@ def lower(
     """
     _check_environment()
     _check_directory(out)
-    say = progress or (lambda text: None)
+    say = progress or _silent
     target = target.lowering
-    say("reading the graph")
-    read = graph_file.read(graph)
-    inputs, outputs = _interface(read)
-    passes.mark_origins(read.program.graph_module)
-    names = {placeholder: weight.name for placeholder, weight in read.weights.items()}
-    passes.fold_batch_norms(read.program.graph, names)
-    say("decomposing")
-    decomposed = passes.decompose(read.program)
-    _refuse_mutation(decomposed)
-    passes.drop_effects(decomposed)
-    module = decomposed.graph_module
-    passes.move_to_gpu(module.graph)
-    with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-        # Results remembered from before would be those of another device.
-        FakeTensorMode.cache_clear()
-        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-        passes.propagate(module, mode)
-        if rewrite.widen_narrow_convolutions(module.graph, passes.ORIGIN):
-            passes.propagate(module, mode)
-        passes.channels_last_weights(module.graph)
-        passes.dense_outputs(module.graph)
-        passes.propagate(module, mode)
-        parts = folding.divide(module, read.weights)
-        state = _State(read, target, Builder(target.device, num_shards, Path(scratch)), mode)
-        state.refuse(passes.higher_order(module.graph), "control flow is not supported")
-        say("lowering the constant-folding program")
-        constants = _constant_names(parts.constants, names)
-        folded = state.run(parts.folding, {}, _refs("constant", constants.values()), Path(scratch))
-        say("lowering the model")
-        known = {node: Ref(space="constant", name=name) for node, name in constants.items()}
-        known |= {spec.name: Ref(space="input", name=spec.name) for spec in inputs}
-        results = _refs("output", [name for name, _ in outputs])
-        main = state.run(parts.main, known, results, Path(scratch))
-        state.check()
+    with warnings.catch_warnings():
+        # PyTorch warns of itself, each time a program is decomposed.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+        say("reading the graph")
+        read = graph_file.read(graph)
+        inputs, outputs = _interface(read)
+        say("decomposing")
+        module, strides = _simplified(read)
+        with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
+            state = _State(read, target, Builder(target.device, num_shards, Path(scratch)))
+            parts = state.divide(module, strides)
+            names = _constant_names(parts.constants, read.names)
+            say("lowering the constant-folding program")
+            folded = state.run(parts.folding, {}, _refs("constant", names.values()), Path(scratch))
+            say("lowering the model")
+            known = {node: Ref(space="constant", name=name) for node, name in names.items()}
+            known |= {spec.name: Ref(space="input", name=spec.name) for spec in inputs}
+            results = _refs("output", [name for name, _ in outputs])
+            main = state.run(parts.main, known, results, Path(scratch))
+            state.check()
     program = _program(read, target, num_shards, inputs, outputs, folded, main, state)
     say(f"writing {len(program.kernels)} kernels")
     _write(program, state.builder, out)
     return program
+
+
+def _simplified(read: graph_file.GraphFile) -> tuple[GraphModule, list[tuple[int, ...]]]:
+    """Gives the decomposed graph, batch norms folded, and the strides of its outputs."""
+    passes.mark_origins(read.program.graph_module)
+    passes.fold_batch_norms(read.program.graph, read.names)
+    decomposed = passes.decompose(read.program)
+    _refuse_mutation(decomposed)
+    passes.drop_effects(decomposed)
+    module = decomposed.graph_module
+    strides = passes.dense_outputs(module.graph)
+    passes.move_to_gpu(module.graph)
+    return module, strides
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 _HARMLESS = re.compile(r".*(_CACHE_DIR|_HOME|_PATH)\Z")
@@ -113,9 +117,7 @@ def _check_environment() -> None:
         and not _HARMLESS.match(name)
     ]
     if found:
-        raise LoweringError(
-            f"the environment would change the kernels: unset {', '.join(found)}"
-        )
+        raise LoweringError(f"the environment would change the kernels: unset {', '.join(found)}")
 
 
 def _check_directory(out: Path) -> None:
@@ -139,14 +141,24 @@ def _is_build_system_s(path: Path) -> bool:
 class _State:
     """What lowering the two parts of a model shares."""
 
-    def __init__(
-        self, read: graph_file.GraphFile, target: Target, builder: Builder, mode: FakeTensorMode
-    ) -> None:
+    def __init__(self, read: graph_file.GraphFile, target: Target, builder: Builder) -> None:
         self.read = read
         self.target = target
         self.builder = builder
-        self.mode = mode
+        # Results remembered from before would be those of another device.
+        FakeTensorMode.cache_clear()
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
         self.offences: list[Offence] = []
+
+    def divide(self, module: GraphModule, strides: Sequence[tuple[int, ...]]) -> folding.Divided:
+        """Chooses layouts and divides the graph into what runs at load and at each call."""
+        self.refuse(passes.higher_order(module.graph), "control flow is not supported")
+        passes.propagate(module, self.mode)
+        if rewrite.widen_narrow_convolutions(module.graph, passes.ORIGIN):
+            passes.propagate(module, self.mode)
+        passes.channels_last_weights(module.graph)
+        passes.propagate(module, self.mode)
+        return folding.divide(module, self.read.names, strides)
 
     def run(
         self, module: GraphModule | None, known: Mapping[str, Ref], results: list[Ref], cache: Path
@@ -283,17 +295,18 @@ def _paths(spec: pytree.TreeSpec, roots: tuple[str, ...]) -> list[str]:
     tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     paths = []
     for keys, _ in pytree.tree_flatten_with_path(tree)[0]:
-        keys = list(keys)
-        text = "outputs"
+        text, rest = "outputs", list(keys)
         if roots:
-            text = roots[keys.pop(0).idx]
-        for key in keys:
+            root = rest.pop(0)
+            assert isinstance(root, pytree.SequenceKey)
+            text = roots[root.idx]
+        for key in rest:
             if isinstance(key, pytree.SequenceKey):
                 text += f"[{key.idx}]"
             elif isinstance(key, pytree.MappingKey):
                 text += f'["{key.key}"]' if isinstance(key.key, str) else f"[{key.key}]"
             else:
-                text += f".{key.name}"
+                text += str(key)
         paths.append(text)
     return paths
 

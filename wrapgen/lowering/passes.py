@@ -111,6 +111,7 @@ def fold_batch_norms(graph: Graph, weights: Mapping[str, str]) -> int:
         names = (*origins(conv), *origins(node))
         with graph.inserting_before(conv):
             weight, bias = _scaled(graph, names, operands, (gamma, beta, mean, var), eps)
+            assert isinstance(conv.args[1], Node)
             fqn = weights[conv.args[1].name]
             weight.meta["custom"][LABEL] = f"{fqn}.folded"
             bias.meta["custom"][LABEL] = f"{fqn.removesuffix('.weight')}.bias.folded"
@@ -194,7 +195,8 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     # Left alone it becomes flash attention, which on the CPU, where models are exported, is a
     # library call. The table's other entries know no device.
     table[aten.scaled_dot_product_attention.default] = _attention
-    return program.run_decompositions(table)
+    decomposed: ExportedProgram = program.run_decompositions(table)
+    return decomposed
 
 
 def _attention(
@@ -208,9 +210,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """``scaled_dot_product_attention`` as its documentation defines it, for inference."""
+    """``scaled_dot_product_attention`` as its documentation defines it."""
     result, _ = aten._scaled_dot_product_attention_math.default(
-        query, key, value, attn_mask, 0.0, is_causal, None, scale=scale, enable_gqa=enable_gqa
+        query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
     )
     assert isinstance(result, torch.Tensor)
     return result
@@ -243,9 +245,7 @@ def drop_effects(program: ExportedProgram) -> None:
 
 def higher_order(graph: Graph) -> list[Node]:
     """The nodes that call a graph (branches, loops) or have an effect (printing)."""
-    return [
-        node for node in graph.nodes if isinstance(node.target, torch._ops.HigherOrderOperator)
-    ]
+    return [node for node in graph.nodes if isinstance(node.target, torch._ops.HigherOrderOperator)]
 
 
 def move_to_gpu(graph: Graph) -> None:
@@ -292,20 +292,27 @@ def channels_last_weights(graph: Graph) -> None:
         node.replace_input_with(weight, copies[weight])
 
 
-def dense_outputs(graph: Graph) -> None:
-    """Copies outputs that are views with gaps or overlaps, so that each fills its own memory."""
+def dense_outputs(graph: Graph) -> list[tuple[int, ...]]:
+    """Copies outputs that are views with gaps or overlaps, so that each fills its own memory.
+
+    Returns the outputs' strides as exported; row-major for those that are copied.
+    """
     (output,) = graph.find_nodes(op="output")
-    results = []
+    results, strides = [], []
     for result in output.args[0]:
         if not torch._prims_common.is_non_overlapping_and_dense_or_false(result.meta["val"]):
+            value = result.meta["val"]
             with graph.inserting_before(output):
                 copy = graph.call_function(
                     aten.clone.default, (result,), {"memory_format": torch.contiguous_format}
                 )
             copy.meta["custom"] = {ORIGIN: origins(result)}
+            copy.meta["val"] = torch.empty_like(value, memory_format=torch.contiguous_format)
             result = copy
         results.append(result)
+        strides.append(tuple(result.meta["val"].stride()))
     output.args = (tuple(results),)
+    return strides
 
 
 def propagate(module: GraphModule, mode: Any) -> list[torch.Tensor]:
