@@ -43,7 +43,7 @@ def pytest_tests(srcs, deps = [], data = [], options = {}, **kwargs):
       srcs: all Python files, `test_*.py` and the modules that they share.
       deps: Python libraries for all of them.
       data: data for all of them.
-      options: `{"test_x.py": {...}}`: attributes of single tests.
+      options: `{"test_x.py": {...}}`: attributes of single tests; `data` is in addition.
       **kwargs: attributes of all tests.
     """
     shared = [src for src in srcs if not src.startswith("test_")]
@@ -55,7 +55,7 @@ def pytest_tests(srcs, deps = [], data = [], options = {}, **kwargs):
             pytest_test(
                 name = src.removesuffix(".py"),
                 srcs = [src] + shared,
-                data = data,
+                data = data + options.get(src, {}).get("data", []),
                 deps = deps,
-                **(kwargs | options.get(src, {}))
+                **(kwargs | {key: value for key, value in options.get(src, {}).items() if key != "data"})
             )

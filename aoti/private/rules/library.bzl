@@ -32,17 +32,16 @@ def _check(ctx, toolchain):
 
 def _program(ctx, toolchain, graph, target, targets):
     """Lowers and compiles for one compute capability."""
-    directory = "%s.programs/%s" % (ctx.label.name, target)
     lowered = lower(
         ctx.actions,
         toolchain = toolchain,
         graph = graph,
         target = target,
-        directory = directory,
+        directory = "%s.programs/%s" % (ctx.label.name, target),
     )
     kernels = []
     for shard in lowered.shards:
-        out = ctx.actions.declare_directory("%s/kernels/%s" % (directory, shard.basename))
+        out = ctx.actions.declare_directory("%s.kernels/%s/%s" % (ctx.label.name, target, shard.basename))
         compile(
             ctx.actions,
             toolchain = toolchain,

@@ -99,7 +99,7 @@ def _actions_test_impl(ctx):
             asserts.equals(env, 1, len(outputs))
             asserts.equals(
                 env,
-                shards[0].replace("/shards/", "/kernels/"),
+                shards[0].replace(".programs/", ".kernels/").replace("/shards/", "/"),
                 outputs[0],
             )
     return analysistest.end(env)
