@@ -122,13 +122,16 @@ def _import(src: Path) -> ModuleType:
 
 
 def _user_error(what: str, src: Path, error: Exception) -> str:
-    """The user's own traceback, from their file on."""
+    """The user's own traceback, from their file on; a fault that is not in it has none."""
     frames = error.__traceback__
     own = str(src.absolute())
     while frames is not None and frames.tb_frame.f_code.co_filename != own:
         frames = frames.tb_next
-    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    return f"{src}: {what}\n{text.rstrip()}"
+    if frames is None:
+        lines = traceback.format_exception_only(error)
+    else:
+        lines = traceback.format_exception(type(error), error, frames)
+    return f"{src}: {what}\n{''.join(lines).rstrip()}"
 
 
 def _roots(src: Path) -> list[str]:

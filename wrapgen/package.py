@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from wrapgen import program as programs
-from wrapgen.dtype import info
-from wrapgen.program import Program, Weight
+from wrapgen.program import Program
 from wrapgen.target import Target
 
 SCHEMA_VERSION: Final = 1
@@ -127,7 +126,7 @@ def _manifest(contents: Contents, files: Mapping[str, Path]) -> dict[str, Any]:
         },
         "inputs": [dataclasses.asdict(spec) for spec in first.inputs],
         "outputs": [dataclasses.asdict(spec) for spec in first.outputs],
-        "weights_digest": weights_digest(first.weights),
+        "weights_digest": programs.weights_digest(first.weights),
         "files": {path: _fingerprint(source) for path, source in files.items()},
     }
 
@@ -146,19 +145,10 @@ def _programs(contents: Contents) -> dict[Target, Program]:
             raise PackageError(
                 f"{contents.programs[target]} was lowered for {program.target}, not {target}"
             )
-    digests = {weights_digest(program.weights) for program in loaded.values()}
+    digests = {programs.weights_digest(program.weights) for program in loaded.values()}
     if len(digests) > 1:
         raise PackageError("the programs need different weights; lower them from one graph")
     return loaded
-
-
-def weights_digest(weights: Iterable[Weight]) -> str:
-    """SHA-256 of the weights' names, dtypes and shapes, as runtime/description.h defines it."""
-    lines = [
-        f"{weight.name} {info(weight.dtype).safetensors} {','.join(map(str, weight.shape))}\n"
-        for weight in sorted(weights, key=lambda weight: weight.name)
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _driver(target: Target, program: Program, kernels: Iterable[Path]) -> int:

@@ -85,7 +85,7 @@ def test_any_cut(fraction: float, tmp_path: Path) -> None:
     assert not split_or_refuse(tmp_path / "m.pt2", tmp_path)
 
 
-@pytest.mark.parametrize("byte", range(0, 22))
+@pytest.mark.parametrize("byte", range(22))
 def test_damaged_end_record(byte: int, tmp_path: Path) -> None:
     """The last 22 bytes are where zip readers begin."""
     data = bytearray(Parts().write(tmp_path / "m.pt2").read_bytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 import struct
@@ -28,7 +27,7 @@ from wrapgen.intake import Limits, errors, split
 
 
 def refused(model: Path, tmp_path: Path, limits: Limits | None = None) -> errors.IntakeError:
-    """Splits an archive that must be refused, checks that nothing was written; returns the error."""
+    """Splits an archive that must be refused, without output; returns the error."""
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(errors.IntakeError) as caught:
@@ -455,7 +454,7 @@ def test_code_is_refused(tmp_path: Path, spoil: Spoil, monkeypatch: pytest.Monke
     spoil(parts)
     error = refused(parts.write(tmp_path / "m.pt2"), tmp_path)
     assert isinstance(error, errors.UnsafeCodeError), error
-    assert not os.path.exists("owned")
+    assert not Path("owned").exists()
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:

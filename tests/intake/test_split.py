@@ -233,7 +233,7 @@ def test_needs_no_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'triton', 'pickle5'} & set(sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
-    environment["PYTHONPATH"] += os.pathsep + os.getcwd()
+    environment["PYTHONPATH"] += os.pathsep + str(Path.cwd())
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "g").is_file()
 

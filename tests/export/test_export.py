@@ -1,0 +1,190 @@
+"""The export step: any user's file, the same bytes everywhere, errors that are the user's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wrapgen.export import ExportError, export
+from wrapgen.intake import split
+
+NET = textwrap.dedent(
+    """
+    import torch
+
+    from blocks import Block
+
+    class Net(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.fc = torch.nn.Linear(width, 4)
+            self.block = Block()
+
+        def forward(self, x):
+            return self.block(self.fc(x))
+
+    def export(width=8, weights=None):
+        net = Net(width)
+        if weights is not None:
+            from safetensors.torch import load_file
+            net.load_state_dict(load_file(weights))
+        return torch.export.export(net, (torch.empty(2, width),))
+
+    def no_program():
+        return 1
+
+    def fails(width):
+        return helper(width)
+
+    def helper(width):
+        raise ValueError(f"bad width {width}")
+    """
+)
+BLOCKS = textwrap.dedent(
+    """
+    import torch
+
+    class Block(torch.nn.Module):
+        def forward(self, x):
+            return torch.relu(x) * 2
+    """
+)
+
+
+def project(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "blocks.py").write_text(BLOCKS)
+    (directory / "net.py").write_text(NET)
+    return directory / "net.py"
+
+
+def run(src: Path, out: Path, *arguments: str, cwd: Path, **environment: str) -> bytes:
+    """Exports in a process of its own."""
+    paths = [str(Path(path or ".").absolute()) for path in sys.path]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(paths)} | environment
+    command = [sys.executable, "-m", "wrapgen", "export", str(src), "-o", str(out), *arguments]
+    subprocess.run(command, cwd=cwd, env=env, check=True)
+    return out.read_bytes()
+
+
+def test_same_bytes_everywhere(tmp_path: Path) -> None:
+    first = project(tmp_path / "one")
+    second = project(tmp_path / "a longer path" / "with spaces")
+    a = run(Path("net.py"), tmp_path / "a.pt2", cwd=first.parent, HOME="/", PYTHONHASHSEED="1")
+    b = run(
+        second,
+        tmp_path / "other name.pt2",
+        "--arg=width=8",
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        PYTHONHASHSEED="77",
+        TZ="Asia/Tokyo",
+        LC_ALL="C.UTF-8",
+    )
+    assert a == b
+    assert str(tmp_path).encode() not in a
+    # The negative control.
+    second.with_name("blocks.py").write_text(BLOCKS.replace("* 2", "* 3"))
+    assert run(second, tmp_path / "c.pt2", cwd=tmp_path, HOME="/") != a
+
+
+def test_torch_reads_it(tmp_path: Path) -> None:
+    export(project(tmp_path / "src"), "export", {"width": 6}, None, tmp_path / "m.pt2")
+    program = torch.export.load(tmp_path / "m.pt2")
+    x = torch.ones(2, 6)
+    weight, bias = program.state_dict["fc.weight"], program.state_dict["fc.bias"]
+    torch.testing.assert_close(program.module()(x), torch.relu(x @ weight.T + bias) * 2)
+    [[example], _] = program.example_inputs or ([None], None)
+    assert torch.equal(example, torch.zeros(2, 6)), "sample inputs were uninitialised memory"
+
+
+def test_locations_are_relative_to_imports(tmp_path: Path) -> None:
+    export(project(tmp_path / "src"), "export", {}, None, tmp_path / "m.pt2")
+    split(tmp_path / "m.pt2", tmp_path / "graph.json", tmp_path / "weights.safetensors")
+    nodes = json.loads((tmp_path / "graph.json").read_text())["exported_program"]["graph_module"][
+        "graph"
+    ]["nodes"]
+    traces = {node["metadata"].get("stack_trace", "").partition("\n")[0] for node in nodes}
+    assert traces == {"net.py:13", "blocks.py:6"}
+
+
+def test_archive_is_mappable_and_plain(tmp_path: Path) -> None:
+    export(project(tmp_path / "src"), "export", {}, None, tmp_path / "m.pt2")
+    data = (tmp_path / "m.pt2").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        assert [info.filename for info in infos] == sorted(info.filename for info in infos)
+        for info in infos:
+            assert info.date_time == (1980, 1, 1, 0, 0, 0)
+            assert info.compress_type == zipfile.ZIP_STORED
+            payload = archive.read(info)
+            assert data.index(payload, info.header_offset) % 64 == 0 or not payload
+            assert info.filename.startswith("model/")
+
+
+def test_weights_file(tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.full((4, 8), 0.5), "fc.bias": torch.ones(4)}
+    save_file(weights, tmp_path / "w.safetensors")
+    export(project(tmp_path / "src"), "export", {}, tmp_path / "w.safetensors", tmp_path / "m.pt2")
+    state = torch.export.load(tmp_path / "m.pt2").state_dict
+    for name, value in weights.items():
+        assert torch.equal(state[name], value)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "arguments", "message"),
+    [
+        ("nothing", {}, r"no function called 'nothing'; the file defines .*export, fails"),
+        ("no_program", {}, r"no_program\(\) returned int, expected a torch\.export\.Exported"),
+        ("export", {"depth": 3}, r"unexpected keyword argument 'depth'"),
+        ("fails", {"width": 3}, r"fails\(width=3\) failed\n(.|\n)*in helper\n(.|\n)*bad width 3"),
+    ],
+)
+def test_user_errors(
+    tmp_path: Path, entry_point: str, arguments: dict[str, Any], message: str
+) -> None:
+    src = project(tmp_path / "src")
+    with pytest.raises(ExportError) as caught:
+        export(src, entry_point, arguments, None, tmp_path / "m.pt2")
+    assert str(caught.value).startswith(str(src))
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert "wrapgen/export.py" not in str(caught.value), "only the user's own frames"
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.py", None, "does not exist"),
+        ("syntax.py", "def export(:", "SyntaxError"),
+        ("imports.py", "import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        ("not-a-name.py", "", "rename the file"),
+    ],
+)
+def test_files_that_cannot_be_imported(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ExportError, match=message):
+        export(tmp_path / name, "export", {}, None, tmp_path / "m.pt2")
+
+
+def test_weights_errors(tmp_path: Path) -> None:
+    src = project(tmp_path / "src")
+    with pytest.raises(ExportError, match="weights file does not exist"):
+        export(src, "export", {}, tmp_path / "none", tmp_path / "m.pt2")
+    with pytest.raises(ExportError, match="given twice"):
+        export(src, "export", {"weights": "x"}, src, tmp_path / "m.pt2")
