@@ -98,6 +98,19 @@ class Concatenate(nn.Module):
         return torch.cat([embedded.sum(-1), x, torch.relu(x)], dim=1)
 
 
+class Offsets(nn.Module):
+    """Operands of templates that begin in the middle of a block, at no multiple of 16 bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(7, 21)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        a, b, _ = self.fc(x[:, 1:]).chunk(3, -1)
+        both = torch.cat([torch.bmm(a, b.transpose(1, 2)), y @ self.fc.weight[3:6].t()], 1)
+        return both
+
+
 class Depthwise(nn.Module):
     """A depthwise convolution that Inductor's own template computes, and a pre-activation norm."""
 
@@ -145,6 +158,7 @@ def models() -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], dict[str, t
         "mlp": (Mlp(), (torch.randn(6, 24),), {"scale": torch.randn(24)}),
         "attention": (Attention(), (torch.randn(2, 8, 32),), {}),
         "views": (Views(), (torch.randn(6, 4),), {}),
+        "offsets": (Offsets(), (torch.randn(2, 4, 7), torch.randn(2, 5, 7)), {}),
         "depthwise": (Depthwise(), (torch.randn(1, 8, 6, 6),), {}),
         "shared": (Shared(), (torch.randn(1, 4, 8, 8),), {}),
         "scan": (Scan(), (torch.randn(70000), torch.randint(0, 8, (8,))), {}),
