@@ -49,6 +49,7 @@ def rules_aoti_dependencies():
     )
     cpp_archives()
 
+# buildifier: disable=unnamed-macro
 def rules_aoti_register_toolchains():
     """Declares the Python environment and registers the toolchains."""
     host_python(name = "aoti_host_python")

@@ -1,14 +1,28 @@
 """Targets, as wrapgen/target.py spells them: `sm_90` is machine code, `compute_90` is PTX."""
 
 def capability(target):
-    """Returns the compute capability of a target, such as `"90"`, or `None` if it is no target."""
+    """Parses a target.
+
+    Args:
+      target: a string.
+
+    Returns:
+      Its compute capability, such as `"90"`, or `None` if it is no target.
+    """
     kind, _, number = target.partition("_")
     if kind in ("sm", "compute") and number.isdigit():
         return number
     return None
 
 def lowering_target(target):
-    """Returns the target whose program `target` is compiled from: `sm_90` for `compute_90`."""
+    """Says which target's program a target is compiled from.
+
+    Args:
+      target: a target.
+
+    Returns:
+      `sm_90` for `compute_90` and for itself.
+    """
     return "sm_" + capability(target)
 
 def check_targets(targets, capabilities):
@@ -32,7 +46,14 @@ def check_targets(targets, capabilities):
     return None
 
 def group_by_lowering(targets):
-    """Returns `{"sm_90": ["compute_90", "sm_90"], ...}`, sorted, whatever the order asked for."""
+    """Groups targets by the program they are compiled from.
+
+    Args:
+      targets: targets in any order.
+
+    Returns:
+      Such as `{"sm_90": ["compute_90", "sm_90"]}`; keys and values are sorted.
+    """
     groups = {}
     for target in sorted(targets):
         groups.setdefault(lowering_target(target), []).append(target)

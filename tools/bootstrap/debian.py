@@ -130,7 +130,9 @@ def unpack(debs: Iterable[Path], root: Path) -> None:
 
     def unpack_one(deb: Path) -> None:
         tar = ["tar", "-x", "-C", str(root), "--no-same-owner", "--keep-directory-symlink"]
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as p:
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
+        ) as p:
             done = subprocess.run([*tar, *excluded], stdin=p.stdout, check=False)
         if p.returncode or done.returncode:
             raise BootstrapError(f"cannot unpack {deb.name}")
@@ -138,7 +140,7 @@ def unpack(debs: Iterable[Path], root: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(unpack_one, debs))
     for link in [path for path in root.rglob("*") if path.is_symlink()]:
-        target = os.readlink(link)
+        target = str(link.readlink())
         if target.startswith("/") and os.path.lexists(f"{root}{target}"):
             link.unlink()
             link.symlink_to(f"{root}{target}")

@@ -1,6 +1,6 @@
 """Installs Bazel privately: ``install.py PREFIX``.
 
-Bazel and its rule sets come from Debian's packages (bazel-bootstrap, of the development suite, since
+Bazel and its rule sets come from Debian's packages (bazel-bootstrap, of the development suite, as
 no released Debian has Bazel 7), the C++ libraries from its stable suite in fixed versions. Nothing
 outside of PREFIX is written, root is not needed, and PREFIX must not be moved afterwards. A second
 run finds the first one's result; two at once wait for each other.
@@ -60,10 +60,16 @@ def say(text: str) -> None:
 def check_host(prefix: Path) -> None:
     """Raises ``BootstrapError`` where this way of installing cannot work."""
     other_way = "install Bazel 7.7 or bazelisk yourself and put it on PATH"
-    if platform.machine() != "x86_64" or not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+    if (
+        platform.machine() != "x86_64"
+        or not shutil.which("apt-get")
+        or not shutil.which("dpkg-deb")
+    ):
         raise BootstrapError(f"no Bazel found, and this is not an x86-64 Debian; {other_way}")
     if re.search(r"[\s:]", str(prefix)):
-        raise BootstrapError(f"{prefix}: blanks and colons cannot be in the path; set XDG_CACHE_HOME")
+        raise BootstrapError(
+            f"{prefix}: blanks and colons cannot be in the path; set XDG_CACHE_HOME"
+        )
     if prefix.is_relative_to("/tmp"):
         # Bazel's sandbox has a /tmp of its own, which would hide Bazel's embedded tools.
         raise BootstrapError(f"{prefix}: must not be below /tmp; set XDG_CACHE_HOME")
@@ -100,7 +106,7 @@ def install(prefix: Path, third_party: Path) -> None:
 
 def main() -> int:
     """Installs once; prints nothing where there is nothing to do."""
-    prefix = Path(os.path.abspath(sys.argv[1]))
+    prefix = Path.cwd() / sys.argv[1]
     third_party = Path(__file__).resolve().parent.parent.parent / "third_party"
     os.umask(0o022)
     try:

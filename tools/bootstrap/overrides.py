@@ -1,4 +1,4 @@
-"""The rc file that stands Debian's packages in for the archives that WORKSPACE and MODULE.bazel name."""
+"""The rc file that puts Debian's packages in the place of the archives WORKSPACE names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ ARCHIVES = ("dlpack", "googletest", "nlohmann_json", "stb")
 # Where upstream's archive has what a Debian package has.
 _LAYOUT = {
     "dlpack": [("usr/include/dlpack", "include/dlpack")],
-    "googletest": [("usr/src/googletest/googletest", "googletest"), ("usr/src/googletest/googlemock", "googlemock")],
+    "googletest": [
+        ("usr/src/googletest/googletest", "googletest"),
+        ("usr/src/googletest/googlemock", "googlemock"),
+    ],
     "nlohmann_json": [("usr/include/nlohmann", "include/nlohmann")],
     "stb": [("usr/include/stb", ".")],
 }
@@ -43,7 +46,11 @@ def lay_out_archives(unpacked: Path, archives: Path, third_party: Path) -> None:
         target = archives / name
         for source, destination in _LAYOUT[name]:
             shutil.copytree(unpacked / source, target / destination, dirs_exist_ok=True)
-        for stray in [*target.rglob("BUILD"), *target.rglob("BUILD.bazel"), *target.rglob("WORKSPACE*")]:
+        for stray in [
+            *target.rglob("BUILD"),
+            *target.rglob("BUILD.bazel"),
+            *target.rglob("WORKSPACE*"),
+        ]:
             stray.unlink()
         (target / "WORKSPACE").write_text(f'workspace(name = "{name}")\n')
         shutil.copyfile(third_party / f"{name}.BUILD", target / "BUILD.bazel")
@@ -65,8 +72,8 @@ def write_rc(prefix: Path, root: Path) -> None:
     (registry / "modules").mkdir(parents=True)
     (registry / "bazel_registry.json").write_text("{}\n")
     lines = [
-        "# Written by tools/bootstrap. Overrides of repositories that a workspace does not use do nothing;",
-        "# overrides of modules are errors there, so only those are named that bazel_tools always brings.",
+        "# Written by tools/bootstrap. To override a repository that a workspace does not use does",
+        "# nothing. To override such a module is an error, so only those of bazel_tools are named.",
         f"common --registry=file://{registry}",
         "common --lockfile_mode=off",  # Debian's Bazel writes an empty one
     ]
@@ -76,7 +83,7 @@ def write_rc(prefix: Path, root: Path) -> None:
         lines.append(f"common --override_repository={name}={path}")
     lines += [f"common --override_module={name}={prefix}/stubs/{name}" for name in STUBS]
     for name in ARCHIVES:
-        # As named in WORKSPACE mode, here with bzlmod, and with bzlmod where rules_aoti is a dependency.
+        # As named in a WORKSPACE; with bzlmod here; with bzlmod where rules_aoti is a dependency.
         for repository in (name, f"_main~{EXTENSION}~{name}", f"rules_aoti~~{EXTENSION}~{name}"):
             lines.append(f"common --override_repository={repository}={prefix}/archives/{name}")
     (prefix / "offline.bazelrc").write_text("\n".join(lines) + "\n")

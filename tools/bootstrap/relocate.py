@@ -39,7 +39,10 @@ def _executables(root: Path) -> Iterator[tuple[Path, str]]:
     """Yields (executable, search path for its libraries)."""
     libraries = f"{root}/usr/lib/{MULTIARCH}"
     jre = java_home(root)
-    for path in (root / "usr/bin/bazel", *sorted((root / f"usr/libexec/{MULTIARCH}/bazel").iterdir())):
+    for path in (
+        root / "usr/bin/bazel",
+        *sorted((root / f"usr/libexec/{MULTIARCH}/bazel").iterdir()),
+    ):
         yield path, libraries
     for path in (*sorted((jre / "bin").iterdir()), jre / "lib/jspawnhelper", jre / "lib/jexec"):
         yield path, f"{jre}/lib:{jre}/lib/server:{libraries}"
@@ -48,11 +51,18 @@ def _executables(root: Path) -> Iterator[tuple[Path, str]]:
 def patch_executables(root: Path) -> None:
     """Sets the interpreter and the library path of everything that is executed."""
     loader = _loader(root)
-    patchelf = [str(loader), "--library-path", f"{root}/usr/lib/{MULTIARCH}", f"{root}/usr/bin/patchelf"]
+    patchelf = [
+        str(loader),
+        "--library-path",
+        f"{root}/usr/lib/{MULTIARCH}",
+        f"{root}/usr/bin/patchelf",
+    ]
     for path, search in _executables(root):
         if path.is_symlink() or not path.is_file():
             continue
-        probe = subprocess.run([*patchelf, "--print-interpreter", str(path)], capture_output=True, check=False)
+        probe = subprocess.run(
+            [*patchelf, "--print-interpreter", str(path)], capture_output=True, check=False
+        )
         if probe.returncode:  # a script, or statically linked
             continue
         path.chmod(path.stat().st_mode | 0o200)
@@ -66,7 +76,10 @@ def check_libraries(root: Path, scratch: Path) -> None:
     with zipfile.ZipFile(root / INSTALL_BASE / "A-server.jar") as jar:
         native = [name for name in jar.namelist() if name.endswith("libunix_jni.so")]
         jni = [Path(jar.extract(name, scratch)) for name in native]
-    libraries = [jre / "lib/server/libjvm.so", *(jre / f"lib/lib{n}.so" for n in ("java", "net", "nio", "zip"))]
+    libraries = [
+        jre / "lib/server/libjvm.so",
+        *(jre / f"lib/lib{n}.so" for n in ("java", "net", "nio", "zip")),
+    ]
     search = f"{jre}/lib:{jre}/lib/server:{root}/usr/lib/{MULTIARCH}"
     faults = []
     for path in (*(path for path, _ in _executables(root)), *libraries, *jni):
@@ -103,7 +116,11 @@ def _drop_class_path(jar: Path, manifest: str) -> None:
             line = " " + line[70:]
         lines.append(line)
     with zipfile.ZipFile(jar) as archive:
-        rest = [(info, archive.read(info)) for info in archive.infolist() if info.filename != "META-INF/MANIFEST.MF"]
+        rest = [
+            (info, archive.read(info))
+            for info in archive.infolist()
+            if info.filename != "META-INF/MANIFEST.MF"
+        ]
     with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("META-INF/MANIFEST.MF", "\r\n".join(lines))
         for info, data in rest:

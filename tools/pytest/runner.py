@@ -1,4 +1,4 @@
-"""Runs pytest under Bazel's test protocol: sharding, filters, the XML report, private directories."""
+"""Runs pytest under Bazel's test protocol: shards, filters, the XML report, private directories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class Sharding:
         self.index = index
         self.total = total
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
         """Deals the functions out in order, so that slow neighbours part."""
         ours = items[self.index :: self.total]
         config.hook.pytest_deselected(items=[item for item in items if item not in ours])

@@ -44,7 +44,9 @@ def main() -> int:
             lines = ["# Written by lock.py. Each group holds what those before it lack.\n"]
             for requirement, hashes in entries.items():
                 if requirement not in known:
-                    lines.append(" \\\n".join([requirement, *(f"    --hash={h}" for h in hashes)]) + "\n")
+                    lines.append(
+                        " \\\n".join([requirement, *(f"    --hash={h}" for h in hashes)]) + "\n"
+                    )
             known |= entries.keys()
             (HERE / f"requirements_{group}.txt").write_text("".join(lines))
     return 0

@@ -16,7 +16,14 @@ WORKER_REQUIREMENTS = {
 }
 
 def worker_args(actions):
-    """Returns arguments that go to a worker with each request: a parameter file, one a line."""
+    """Arguments that go to a worker with each request: a parameter file, one a line.
+
+    Args:
+      actions: `ctx.actions`.
+
+    Returns:
+      An `Args` to add them to.
+    """
     args = actions.args()
     args.use_param_file("@%s", use_always = True)
     args.set_param_file_format("multiline")

@@ -24,7 +24,7 @@ SMALL = "tests/bazel/small"
 
 
 def mode() -> str:
-    """``bzlmod`` or ``workspace``, as the outer build; they name the main repository differently."""
+    """``bzlmod`` or ``workspace``, as the outer build: each has its name for this repository."""
     return "bzlmod" if os.environ["TEST_WORKSPACE"] == "_main" else "workspace"
 
 
@@ -67,7 +67,9 @@ class Workspace:
     umask: int = 0o022
 
     def __post_init__(self) -> None:
-        ignored = shutil.ignore_patterns("bazel-*", ".git", "__pycache__", ".*_cache", "user.bazelrc")
+        ignored = shutil.ignore_patterns(
+            "bazel-*", ".git", "__pycache__", ".*_cache", "user.bazelrc"
+        )
         shutil.copytree(_source(), self.directory, ignore=ignored)
 
     def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
@@ -79,13 +81,25 @@ class Workspace:
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.directory.parent), **self.environ}
         return subprocess.run(
             [bazel, "--nohome_rc", f"--output_user_root={root}", "--host_jvm_args=-Xmx1g", *args],
-            cwd=self.directory, env=environ, umask=self.umask, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=self.directory,
+            env=environ,
+            umask=self.umask,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def build(self, *targets: str, flags: Sequence[str] = ()) -> Build:
         """Builds; fails the test with what Bazel said if it does not succeed."""
         log = self.directory.parent / f"{self.directory.name}.json"
-        command = ["build", f"--config={mode()}", *_overrides(), *flags, "--color=no", "--curses=no"]
+        command = [
+            "build",
+            f"--config={mode()}",
+            *_overrides(),
+            *flags,
+            "--color=no",
+            "--curses=no",
+        ]
         done = self._run(*command, f"--execution_log_json_file={log}", *targets)
         if done.returncode:
             pytest.fail(f"{' '.join(targets)} failed:\n{done.stderr[-6000:]}")

@@ -15,7 +15,9 @@ SHARDS = 8
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[nested.Workspace, nested.Build]]:
+def built(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[nested.Workspace, nested.Build]]:
     """A workspace, and its first build."""
     workspace = nested.Workspace(tmp_path_factory.mktemp("incremental") / "workspace", environ={})
     yield workspace, workspace.build(PACKAGE)

@@ -17,10 +17,28 @@ TARGETS = ("//tests/bazel/small:everything",)
 MODEL = "tests/bazel/small/small.py"
 PACKAGE = "models/resnet_aoti.tar"
 
-DIFFERENTLY = ("--jobs=1", "--spawn_strategy=local", "--strategy=AotiLower=local", "--strategy=AotiCompile=local")
+DIFFERENTLY = (
+    "--jobs=1",
+    "--spawn_strategy=local",
+    "--strategy=AotiLower=local",
+    "--strategy=AotiCompile=local",
+)
 """No sandbox, no worker, one action at a time."""
 
-SUFFIXES = {".a", ".cc", ".cubin", ".h", ".json", ".ptx", ".pt2", ".py", ".S", ".so", ".safetensors", ".tar"}
+SUFFIXES = {
+    ".a",
+    ".cc",
+    ".cubin",
+    ".h",
+    ".json",
+    ".ptx",
+    ".pt2",
+    ".py",
+    ".S",
+    ".so",
+    ".safetensors",
+    ".tar",
+}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
 load("//aoti:defs.bzl", "aoti_library")
 load("//aoti:providers.bzl", "AotiModelInfo")
 load("//aoti:toolchain.bzl", "aoti_toolchain")
+
+# buildifier: disable=bzl-visibility
 load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowering")
 
 # Functions.

@@ -59,7 +59,15 @@ def test_exports_the_c_abi_and_nothing_else(name: str) -> None:
 
 def test_holds_nothing_of_the_build(name: str) -> None:
     data = LIBRARIES[name].read_bytes()
-    for trace in (b"/sandbox/", b"/execroot/", b"bazel-out", b"/home/", b"/root/", b"/tmp/", b".ttir"):
+    for trace in (
+        b"/sandbox/",
+        b"/execroot/",
+        b"bazel-out",
+        b"/home/",
+        b"/root/",
+        b"/tmp/",
+        b".ttir",
+    ):
         assert trace not in data, trace
 
 
@@ -72,9 +80,16 @@ def test_package_holds_what_is_deployed() -> None:
     library = LIBRARIES["small"].read_bytes()
     with tarfile.open("tests/bazel/small/small.tar") as archive:
         members = {member.name: member for member in archive.getmembers()}
-        for path in ("manifest.json", "small.safetensors", "include/small/model.h", "include/runtime/aoti.h"):
+        for path in (
+            "manifest.json",
+            "small.safetensors",
+            "include/small/model.h",
+            "include/runtime/aoti.h",
+        ):
             assert f"small/{path}" in members
         packed = archive.extractfile("small/lib/libsmall.so")
         assert packed is not None
         assert packed.read() == library
-    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {(0, 0, 0, "", "")}
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {
+        (0, 0, 0, "", "")
+    }
