@@ -107,8 +107,7 @@ class Offsets(nn.Module):
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         a, b, _ = self.fc(x[:, 1:]).chunk(3, -1)
-        both = torch.cat([torch.bmm(a, b.transpose(1, 2)), y @ self.fc.weight[3:6].t()], 1)
-        return both
+        return torch.cat([torch.bmm(a, b.transpose(1, 2)), y @ self.fc.weight[3:6].t()], 1)
 
 
 class Depthwise(nn.Module):
