@@ -112,6 +112,8 @@ def _kernel_size(info: Mapping[str, Any]) -> int:
 
 def _hint(extent: Any) -> int:
     """The size a symbolic extent is taken for when kernels are ranked."""
+    if isinstance(extent, int):
+        return extent
     from torch._inductor.virtualized import V
 
     return int(V.graph.sizevars.optimization_hint(extent))
