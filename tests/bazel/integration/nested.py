@@ -124,7 +124,8 @@ class Workspace:
 def digests(root: Path) -> dict[str, str]:
     """Returns {path relative to ``root``: SHA-256} of the files below it that rules declared."""
     internal = (".params", ".d")
-    paths = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+    tree = os.walk(root, followlinks=True)  # among runfiles a directory is a link
+    paths = [Path(folder, name) for folder, _, names in tree for name in names]
     found = {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(paths)
