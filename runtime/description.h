@@ -55,10 +55,10 @@ struct KernelDescription {
   const char* name;  // entry point in the image
   const unsigned char* image;
   const unsigned char* image_end;
-  uint32_t threads;         // of a block
-  uint32_t shared_memory;   // dynamic, of a block
-  uint32_t cluster;         // blocks in a cluster, along x; 1 for none
-  uint32_t num_params;      // including the two scratch pointers Triton appends
+  uint32_t threads;        // of a block
+  uint32_t shared_memory;  // dynamic, of a block
+  uint32_t cluster;        // blocks in a cluster, along x; 1 for none
+  uint32_t num_params;     // including the two scratch pointers Triton appends
 };
 
 // How the memory of one procedure run is divided. Every offset is a multiple of 256.
@@ -78,7 +78,7 @@ struct TargetDescription {
   int32_t major;
   int32_t minor;
   bool ptx;
-  int32_t driver;  // the least CUDA version a driver must have, as cuDriverGetVersion: 12080 is 12.8
+  int32_t driver;  // the least CUDA version of a driver, as cuDriverGetVersion: 12080 is 12.8
   MemoryDescription memory;
   Table<WeightDescription> weights;
   Table<KernelDescription> kernels;
@@ -90,8 +90,9 @@ struct TargetDescription {
 struct ModelDescription {
   uint32_t version;  // kDescriptionVersion
   const char* name;
-  // Of the weights' names, dtypes and shapes, not their values: the SHA-256, in lowercase hexadecimal,
-  // of one line "name dtype d0,d1,...\n" a weight, sorted by name, dtypes as safetensors spells them.
+  // Of the weights' names, dtypes and shapes, not their values: the SHA-256, in lowercase
+  // hexadecimal, of one line "name dtype d0,d1,...\n" a weight, sorted by name, dtypes as
+  // safetensors spells them.
   const char* weights_digest;
   Table<TensorDescription> inputs;
   Table<TensorDescription> outputs;

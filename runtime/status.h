@@ -43,10 +43,10 @@ class [[nodiscard]] Status {
 }  // namespace aoti
 
 // Leaves the function with the status of `expression` if that failed.
-#define AOTI_RETURN_IF_ERROR(expression)         \
-  do {                                           \
-    ::aoti::Status aoti_status = (expression);   \
-    if (!aoti_status.ok()) return aoti_status;   \
+#define AOTI_RETURN_IF_ERROR(expression)       \
+  do {                                         \
+    ::aoti::Status aoti_status = (expression); \
+    if (!aoti_status.ok()) return aoti_status; \
   } while (false)
 
 #endif  // AOTI_RUNTIME_STATUS_H_

@@ -322,7 +322,7 @@ def test_two_different_images(tmp_path: Path) -> None:
     data = samples.metadata(kernel, SM_90, b"other")
     (second / "sm_90" / f"{kernel.name}.json").write_text(json.dumps(data))
     (second / "sm_90" / f"{kernel.name}.cubin").write_bytes(b"other")
-    with pytest.raises(CodegenError, match="differs between .*first and .*second"):
+    with pytest.raises(CodegenError, match=r"differs between .*first and .*second"):
         codegen.generate("model_a", {SM_90: one}, [first, second], [SM_90])
 
 

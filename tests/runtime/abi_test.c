@@ -1,9 +1,9 @@
 // That the public header is C, and the layout a C compiler gives it: what a binding in another
 // language declares.
 
-#include "runtime/aoti.h"
-
 #include <stddef.h>
+
+#include "runtime/aoti.h"
 
 #define ASSERT_IS(a, b) typedef char aoti_assertion[(a) == (b) ? 1 : -1] __attribute__((unused))
 

@@ -25,6 +25,7 @@ class FloorDivide(sympy.Function):  # type: ignore[misc]
 
     @classmethod
     def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
+        """Simplifies, as sympy asks when it makes one; ``None`` leaves it as it is."""
         if b.is_zero:
             raise ZeroDivisionError
         if a.is_Integer and b.is_Integer:
@@ -42,6 +43,7 @@ class Modulo(sympy.Function):  # type: ignore[misc]
 
     @classmethod
     def eval(cls, a: sympy.Expr, b: sympy.Expr) -> sympy.Expr | None:
+        """Simplifies, as sympy asks when it makes one; ``None`` leaves it as it is."""
         if b.is_zero:
             raise ZeroDivisionError
         if a.is_Integer and b.is_Integer:
