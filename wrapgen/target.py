@@ -105,7 +105,7 @@ class Target:
 
 def parse(text: str) -> Target:
     """Parses ``sm_90`` or ``compute_90``; raises ``TargetError`` for anything else."""
-    match = re.fullmatch(r"(sm|compute)_([0-9]+)", text)
+    match = re.fullmatch(r"(sm|compute)_([1-9][0-9]{1,3})", text)
     if not match or int(match[2]) not in DEVICES:
         known = ", ".join(f"sm_{c}, compute_{c}" for c in sorted(DEVICES))
         raise TargetError(f"unknown target {text!r}: expected one of {known}")

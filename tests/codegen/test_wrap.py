@@ -488,7 +488,12 @@ def test_a_source_line_cannot_leave_its_comment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Resnet", "1st", "a__b", "a_", "_a", "a-b", "a.b", "../a", "class", "std", "load"]
+    "name",
+    [
+        *("", "Resnet", "1st", "a__b", "a_", "_a", "a-b", "a.b", "../a", "class", "std", "load"),
+        "aoti",
+        "aoti_model",  # whose description function would be the one that entry.cc defines
+    ],
 )
 def test_names_refused(name: str) -> None:
     with pytest.raises(CodegenError, match="cannot name a model"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +99,19 @@ def test_errors_and_deaths() -> None:
     assert (aborted.death, aborted.output) == ("died of SIGABRT", "last words\n")
     assert (killed.death, killed.output) == ("died of SIGKILL", "last words\n")
     assert left.death == "exited 7"
+
+
+def test_death_in_the_middle_of_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the kernel kills a child for its memory while the parent reads."""
+
+    def send_half(*arguments: Any) -> None:
+        sender = arguments[-1]
+        os.write(sender.fileno(), struct.pack("!i", 100) + b"the beginning")  # of 100 bytes
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(process, "_run", send_half)
+    (outcome,) = process.run_all([_leave], jobs=1, environment={})
+    assert (outcome.death, outcome.error, outcome.output) == ("died of SIGKILL", None, "")
 
 
 def test_nothing_is_printed_here(capfd: pytest.CaptureFixture[str]) -> None:

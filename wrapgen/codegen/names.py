@@ -20,10 +20,11 @@ KEYWORDS: Final = frozenset(
 )
 
 _MODEL_NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
-# A class cannot have the name of one of its members.
+# A class cannot have the name of one of its members; names that begin with the runtime's prefix
+# could be those of its functions, as aoti_model_description is.
+_PREFIX: Final = "aoti"
 _RESERVED_MODELS: Final = frozenset(
     {
-        "aoti",
         "create_session",
         "get",
         "inputs",
@@ -39,11 +40,16 @@ _RESERVED_MODELS: Final = frozenset(
 
 def check_model_name(name: str) -> None:
     """Raises ``CodegenError`` unless ``name`` can name a namespace and C functions."""
-    if not _MODEL_NAME.match(name) or name in KEYWORDS or name in _RESERVED_MODELS:
+    if (
+        not _MODEL_NAME.match(name)
+        or name in KEYWORDS
+        or name in _RESERVED_MODELS
+        or name.partition("_")[0] == _PREFIX
+    ):
         raise CodegenError(
             f"{name!r} cannot name a model: expected lowercase words joined by single "
-            "underscores, such as resnet_b32, that are no word of C++ and none of "
-            + ", ".join(sorted(_RESERVED_MODELS))
+            "underscores, such as resnet_b32, that are no word of C++, do not begin with "
+            f"{_PREFIX} and are none of " + ", ".join(sorted(_RESERVED_MODELS))
         )
 
 

@@ -117,6 +117,7 @@ class _Child:
         self.index = index
         self._scratch = tempfile.TemporaryDirectory(prefix="wrapgen-")
         self._log = Path(self._scratch.name) / "log"
+        self._log.touch()  # here, as a child may die before it opens it
         directory = Path(self._scratch.name) / "work"
         directory.mkdir()
         self.results, sender = _FORK.Pipe(duplex=False)
@@ -129,14 +130,13 @@ class _Child:
     def outcome(self) -> Outcome[Any]:
         try:
             value, error = self.results.recv()
-            death = ""
-        except EOFError:
+            died = False
+        except (EOFError, OSError):  # before, or while it sent the result
             value = error = None
-            death = "?"
+            died = True
         self.results.close()
         self._process.join()
-        if death:
-            death = describe_exit(self._process.exitcode or 0)
+        death = describe_exit(self._process.exitcode or 0) if died else ""
         output = self._log.read_text(encoding="utf-8", errors="replace")
         self._scratch.cleanup()
         return Outcome(value, error, death, output)
@@ -158,7 +158,7 @@ def _run(
     """The life of a child."""
     die_with_parent()
     faulthandler.disable()  # it would write to a stream of the parent's
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
