@@ -32,6 +32,7 @@ from wrapgen.program import (
     Ref,
     ScalarArg,
     TensorSpec,
+    Weight,
     extent,
     integer_range,
     weight_nbytes,
@@ -56,9 +57,11 @@ def faults_of(program: Program) -> Iterator[str]:
     for group, specs in (("inputs", program.inputs), ("outputs", program.outputs)):
         for i, spec in enumerate(specs):
             yield from _layout_faults(f"{group}[{i}]", spec.shape, spec.strides, symbols)
+            yield from _bytes_faults(f"{group}[{i}]", _known_extent(spec))
     for i, weight in enumerate(program.weights):
         for j, size in enumerate(weight.shape):
             yield from _size_faults(f"weights[{i}].shape[{j}]", size, symbols)
+        yield from _bytes_faults(f"weights[{i}]", _known_weight_size(weight))
     for i, buffer in enumerate(program.constants):
         yield from _buffer_faults(f"constants[{i}]", buffer, symbols)
     for i, kernel in enumerate(program.kernels):
@@ -153,6 +156,12 @@ def _layout_faults(
             yield from _size_faults(f"{at}.{field}[{i}]", dim, symbols)
 
 
+def _bytes_faults(at: str, nbytes: int | None) -> Iterator[str]:
+    """Faults of a tensor's size, which is computed in 64 bits where it is used."""
+    if nbytes is not None and nbytes > expression.INT64_MAX:
+        yield f"{at}: its {nbytes} bytes do not fit 64 bits"
+
+
 def _buffer_faults(at: str, buffer: Buffer, symbols: set[str]) -> Iterator[str]:
     yield from _layout_faults(at, buffer.shape, buffer.strides, symbols)
     yield from _size_faults(f"{at}.nbytes", buffer.nbytes, symbols)
@@ -171,6 +180,10 @@ def _known_extent(tensor: TensorSpec | Buffer) -> int | None:
     return extent(sizes, steps, INFO[tensor.dtype].itemsize)
 
 
+def _known_weight_size(weight: Weight) -> int | None:
+    return None if min(weight.shape, default=0) < 0 else weight_nbytes(weight)
+
+
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -185,8 +198,8 @@ def _kernel_faults(at: str, kernel: Kernel, num_shards: int) -> Iterator[str]:
     ):
         if number not in (1, 2, 4, 8, 16, 32) or number > maximum:
             yield f"{at}.{field}: {number} is not a power of two between 1 and {maximum}"
-    if kernel.num_stages < 0:
-        yield f"{at}.num_stages: {kernel.num_stages} is negative"
+    if kernel.num_stages < 1:
+        yield f"{at}.num_stages: {kernel.num_stages} is less than 1"
     yield from _duplicates(f"{at}.params", [param.name for param in kernel.params])
     for i, param in enumerate(kernel.params):
         if not IDENTIFIER.match(param.name):
@@ -258,10 +271,7 @@ def _block_sizes(program: Program, procedure: Procedure, folding: bool) -> dict[
     if not folding:
         sizes |= {("input", spec.name): _known_extent(spec) for spec in program.inputs}
         sizes |= {("output", spec.name): _known_extent(spec) for spec in program.outputs}
-    sizes |= {
-        ("weight", weight.name): None if min(weight.shape, default=0) < 0 else weight_nbytes(weight)
-        for weight in program.weights
-    }
+    sizes |= {("weight", weight.name): _known_weight_size(weight) for weight in program.weights}
     sizes |= {("constant", one.name): _known_size(one.nbytes) for one in program.constants}
     sizes |= {("arena", one.name): _known_size(one.nbytes) for one in procedure.buffers}
     return sizes

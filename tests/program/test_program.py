@@ -339,7 +339,15 @@ ADD = samples.conv_chain().kernels[0].name
             at("outputs[0].strides[0]", 1 << 63),
             ["outputs[0].strides[0]: 9223372036854775808 does not fit 64 bits"],
         ),
+        (
+            at("outputs[0].strides[1]", (1 << 63) - 1),
+            ["outputs[0]: its 166020696663385964528 bytes do not fit 64 bits"],
+        ),
         (at("weights[0].shape[0]", -4), ["weights[0].shape[0]: -4 is negative"]),
+        (
+            at("weights[8].shape", [1 << 40, 1 << 40]),
+            ["weights[8]: its 9671406556917033397649408 bytes do not fit 64 bits"],
+        ),
         (at("weights[8].name", ""), ["weights[8].name: '' is empty or has unprintable characters"]),
         (
             at("weights[8].name", "a\nb"),
@@ -363,7 +371,7 @@ ADD = samples.conv_chain().kernels[0].name
             at("kernels[0].num_ctas", 32),
             ["kernels[0].num_ctas: 32 is not a power of two between 1 and 16"],
         ),
-        (at("kernels[0].num_stages", -1), ["kernels[0].num_stages: -1 is negative"]),
+        (at("kernels[0].num_stages", 0), ["kernels[0].num_stages: 0 is less than 1"]),
         (
             at("kernels[0].params[1].name", "in_out_ptr0"),
             ["kernels[0].params[1].name: 'in_out_ptr0' occurs twice"],
