@@ -36,7 +36,7 @@ cc_library(
 """
 
 # Packages' own tests, and the largest parts that no step loads.
-_NOT_COMPILED = "/tests?/|/torch/(testing/_internal|onnx)/|/ziglang/"
+_NOT_COMPILED = "/tests?/|/torch/(testing/_internal|onnx)/"
 
 # Checked by nobody, so that the files are the same whenever they are made.
 _COMPILE_OPTIONS = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-x", _NOT_COMPILED]
