@@ -3,7 +3,8 @@
 //   classify [--weights FILE] [--device N] [--labels FILE] [--runs N] IMAGE
 //
 // IMAGE is a JPEG or PNG file; or the input itself, as the one tensor of a .safetensors file or as
-// raw bytes of the right number. A model with a batch gets the image in every place of it.
+// raw bytes of the right number. A model with a batch gets the image in every place of it. Weights
+// not named are those beside this program, in the file that Bazel makes for the model.
 //
 // The model is the one whose library this program is linked with. Its description function is given
 // as AOTI_DESCRIPTION when this file is compiled.
@@ -14,11 +15,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "models/image.h"
@@ -48,7 +53,7 @@ constexpr char kUsage[] =
     "usage: classify [--weights FILE] [--device N] [--labels FILE] [--runs N] IMAGE\n";
 
 struct Arguments {
-  std::string weights = "models/resnet_aoti.safetensors";
+  std::string weights;
   std::string labels;
   std::string image;
   int device = 0;
@@ -62,6 +67,12 @@ std::string UserPath(const std::string& path) {
   const char* directory = std::getenv("BUILD_WORKING_DIRECTORY");
   if (directory == nullptr || path.empty() || path[0] == '/') return path;
   return std::string(directory) + "/" + path;
+}
+
+std::string DefaultWeights(const std::string& model) {
+  std::error_code unknown;  // then in the current directory
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", unknown);
+  return (program.parent_path() / (model + ".safetensors")).string();
 }
 
 Status ParseNumber(const std::string& option, const char* text, int least, int* number) {
@@ -117,15 +128,17 @@ std::string Describe(const AotiTensorInfo& tensor) {
 }
 
 // One input [N, 3, S, S] and one output [N, classes], each float16 or float32 and contiguous.
-Status CheckSignature(const AotiDescription* description, AotiTensorInfo* input,
-                      AotiTensorInfo* output) {
+Status CheckSignature(const AotiDescription* description, AotiDescriptionInfo* info,
+                      AotiTensorInfo* input, AotiTensorInfo* output) {
   AotiStatus status;
-  AotiDescriptionInfo info;
-  if (aoti_description_info(description, &info, &status) != AOTI_OK || info.num_inputs != 1 ||
-      info.num_outputs != 1 || aoti_description_input(description, 0, input, &status) != AOTI_OK ||
-      aoti_description_output(description, 0, output, &status) != AOTI_OK) {
+  AOTI_RETURN_IF_ERROR(aoti::ToStatus(aoti_description_info(description, info, &status), status));
+  if (info->num_inputs != 1 || info->num_outputs != 1) {
     return Invalid("the model is no classifier: it has not one input and one output");
   }
+  AOTI_RETURN_IF_ERROR(
+      aoti::ToStatus(aoti_description_input(description, 0, input, &status), status));
+  AOTI_RETURN_IF_ERROR(
+      aoti::ToStatus(aoti_description_output(description, 0, output, &status), status));
   const auto floating = [](const AotiTensorInfo& tensor) {
     uint64_t nbytes = 0;
     return tensor.dtype.code == kDLFloat && (tensor.dtype.bits == 16 || tensor.dtype.bits == 32) &&
@@ -134,7 +147,8 @@ Status CheckSignature(const AotiDescription* description, AotiTensorInfo* input,
            nbytes == tensor.nbytes;
   };
   if (!floating(*input) || input->ndim != 4 || input->shape[1] != 3 ||
-      input->shape[2] != input->shape[3] || !floating(*output) || output->ndim != 2) {
+      input->shape[2] != input->shape[3] || !floating(*output) || output->ndim != 2 ||
+      output->nbytes == 0) {
     return Invalid("the model is no classifier of images: it takes " + Describe(*input) +
                    " and gives " + Describe(*output));
   }
@@ -285,6 +299,10 @@ class Classifier {
         std::memcpy(&half, &row[2 * i], 2);
         (*logits)[i] = FromHalf(half);
       }
+      if (!std::isfinite((*logits)[i])) {
+        return Status(Code::kInternal, "the model's output for class " + std::to_string(i) +
+                                           " is " + std::to_string((*logits)[i]));
+      }
     }
     return Status();
   }
@@ -371,9 +389,10 @@ Status OpenDevice(int ordinal, std::shared_ptr<const aoti::Context>* context) {
 }
 
 Status Classify(const Arguments& arguments) {
+  AotiDescriptionInfo info = {};
   AotiTensorInfo input = {};
   AotiTensorInfo output = {};
-  AOTI_RETURN_IF_ERROR(CheckSignature(AOTI_DESCRIPTION(), &input, &output));
+  AOTI_RETURN_IF_ERROR(CheckSignature(AOTI_DESCRIPTION(), &info, &input, &output));
   std::shared_ptr<const aoti::Context> context;
   AOTI_RETURN_IF_ERROR(OpenDevice(arguments.device, &context));
   const aoti::ScopedContext scope(*context);
@@ -384,7 +403,9 @@ Status Classify(const Arguments& arguments) {
   AOTI_RETURN_IF_ERROR(ReadLabels(arguments.labels, &labels));
   AOTI_RETURN_IF_ERROR(ReadInput(arguments.image, input, &bytes));
   Classifier classifier(context, input, output);
-  AOTI_RETURN_IF_ERROR(classifier.Load(AOTI_DESCRIPTION(), arguments.weights));
+  const std::string weights =
+      arguments.weights.empty() ? DefaultWeights(info.name) : arguments.weights;
+  AOTI_RETURN_IF_ERROR(classifier.Load(AOTI_DESCRIPTION(), weights));
   std::vector<float> logits;
   AOTI_RETURN_IF_ERROR(classifier.Run(bytes, &logits));
   Latency latency;
@@ -416,4 +437,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace classify
 
-int main(int argc, char** argv) { return classify::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return classify::Main(argc, argv);
+  } catch (const std::exception& error) {  // memory for an image that is too large, say
+    std::fprintf(stderr, "classify: %s\n", error.what());
+    return 1;
+  }
+}
