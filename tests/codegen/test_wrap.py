@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -504,6 +505,28 @@ def test_nothing_is_written_on_failure(tmp_path: Path) -> None:
     with pytest.raises(CodegenError):
         codegen.wrap("model_a", {SM_90: samples.elementwise()}, [], [SM_90], tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_failure_to_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = wrap(tmp_path, samples.conv_chain(), SM_90)
+    before = files(model)
+    samples.write_kernels(tmp_path / "other", samples.elementwise(), SM_90)
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "kernels.S":
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space left"):
+        codegen.wrap(
+            "model_a", {SM_90: samples.elementwise()}, [tmp_path / "other"], [SM_90], model
+        )
+    assert files(model) == before
+    assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(

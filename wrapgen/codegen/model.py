@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,17 +38,22 @@ def wrap(
 
     ``programs`` maps each SASS target that something is built from to its program; ``targets`` are
     what the model carries, SASS or PTX; ``kernel_dirs`` are outputs of the compile step, with
-    ``<target>/<kernel>.json`` and its image. An ``images`` folder already in ``out`` is replaced.
-    Everything is checked before the first file is written. Raises ``CodegenError``.
+    ``<target>/<kernel>.json`` and its image. What an earlier run wrote to ``out`` is replaced, once
+    all is written beside it. Raises ``CodegenError``, before anything is written.
     """
     files = generate(name, programs, kernel_dirs, targets)
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / "images").exists():
-        shutil.rmtree(out / "images")
-    (out / "images").mkdir()
-    for path, data in files.items():
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_bytes(data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        whole = Path(scratch) / "out"
+        (whole / "images").mkdir(parents=True)
+        for path, data in files.items():
+            (whole / path).parent.mkdir(exist_ok=True)
+            (whole / path).write_bytes(data)
+        out.mkdir(exist_ok=True)
+        if (out / "images").exists():
+            shutil.rmtree(out / "images")
+        for made in sorted(whole.iterdir()):
+            made.replace(out / made.name)
 
 
 def generate(
