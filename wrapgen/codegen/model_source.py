@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Final
 
 from wrapgen import expression
 from wrapgen.codegen import dtype as cpp_dtype
@@ -34,10 +35,11 @@ class Build:
     @property
     def driver(self) -> int:
         """The least CUDA version of a driver that loads it, as cuDriverGetVersion spells it."""
-        return max([_RUNTIME_DRIVER, *(entry.image.metadata.driver for entry in self.images)])
+        return max([RUNTIME_DRIVER, *(entry.image.metadata.driver for entry in self.images)])
 
 
-_RUNTIME_DRIVER = 12000  # runtime/driver.h uses functions of CUDA 12.0
+RUNTIME_DRIVER: Final = 12000
+"""The least driver for the runtime itself: AOTI_CUDA_MINIMUM_DRIVER of runtime/cuda_driver.h."""
 
 
 @dataclasses.dataclass(frozen=True)
