@@ -561,12 +561,20 @@ def test_names_that_look_alike_stay_apart() -> None:
 
 
 def test_parameters_called_like_what_the_function_uses(tmp_path: Path) -> None:
-    names = ("grid", "params", "launcher", "class", "global_scratch")
+    names = ("grid", "params", "DeviceAddress", "class", "global_scratch")
     kernel = samples.kernel("awkward", *(samples.pointer(name) for name in names))
     one = samples.elementwise()
     arguments = [samples.reads("input", "x")] * 4 + [samples.writes("output", "output0")]
     main = dataclasses.replace(one.main, steps=(samples.launch(kernel, (1, 1, 1), *arguments),))
     model = wrap(tmp_path, dataclasses.replace(one, kernels=(kernel,), main=main), SM_90)
+    cpp.run(["g++", *cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", model / "model.cc"])
+
+
+@pytest.mark.parametrize("name", ["element", "DLDataType", "DLTensor", "inputs", "stream", "_"])
+def test_tensors_called_like_what_the_class_uses(tmp_path: Path, name: str) -> None:
+    text = program.dumps(samples.elementwise())
+    renamed = text.replace('"name": "x"', f'"name": "{name}"').replace('"output0"', f'"{name}"')
+    model = wrap(tmp_path, program.loads(renamed), SM_90)
     cpp.run(["g++", *cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", model / "model.cc"])
 
 

@@ -26,7 +26,7 @@ STEPS_PER_FUNCTION: Final = 32
 """Keeps functions small enough for the host compiler, whose time grows faster than their length."""
 
 _PARAMETER_SCOPE: Final = frozenset(
-    {"launcher", "grid", "pointers", "params", "global_scratch", "profile_scratch"}
+    {"launcher", "grid", "pointers", "params", "global_scratch", "profile_scratch", "DeviceAddress"}
 )
 
 

@@ -84,7 +84,8 @@ class _Tensors:
     """The inputs or the outputs."""
 
     def __init__(self, group: str, specs: Sequence[TensorSpec]) -> None:
-        fields, types = Namer(), Namer()
+        # Members of the structs below would hide, or be hidden by, tensors called like them.
+        fields, types = Namer(frozenset({"DLTensor"})), Namer(frozenset({"DLDataType", "Element"}))
         self.group = group
         self.specs = specs
         self.fields = [fields.name(spec.name, spec.name) for spec in specs]
