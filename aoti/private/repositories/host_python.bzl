@@ -1,10 +1,15 @@
-"""A Python toolchain for the machine's own CPython 3.11, whose ABI the locked wheels are built for."""
+"""A Python toolchain of the machine's own CPython 3.11, whose ABI the locked wheels are built for.
+
+It is a virtual environment without packages: what somebody installed on the machine is not there to
+be imported by accident. It is made of two files, so that the interpreter's content is an input of
+actions and no path into Bazel's directories is.
+"""
 
 _PROBE = """\
 import sys
 assert sys.implementation.name == "cpython", sys.implementation.name
-print(sys.executable)
-print("%d.%d" % sys.version_info[:2])
+print(sys._base_executable)
+print("%d.%d.%d" % sys.version_info[:3])
 """
 
 _HELP = """
@@ -18,7 +23,8 @@ exports_files(["interpreter"])
 
 py_runtime(
     name = "runtime",
-    interpreter_path = {interpreter},
+    files = ["env/pyvenv.cfg"],
+    interpreter = "env/bin/python3",
     python_version = "PY3",
     stub_shebang = {shebang},
 )
@@ -55,13 +61,16 @@ def _host_python_impl(rctx):
     if probe.return_code:
         fail("%s does not work: %s%s" % (python, probe.stderr, _HELP))
     interpreter, version = probe.stdout.strip().split("\n")
-    if version != "3.11":
+    if not version.startswith("3.11."):
         fail("%s is Python %s.%s" % (interpreter, version, _HELP))
     rctx.file("interpreter", interpreter)
-    rctx.file("BUILD.bazel", _BUILD.format(
-        interpreter = repr(interpreter),
-        shebang = repr("#!" + interpreter),
-    ))
+    rctx.symlink(interpreter, "env/bin/python3")
+    rctx.file("env/pyvenv.cfg", """\
+home = %s
+include-system-site-packages = false
+version = %s
+""" % (rctx.path(interpreter).dirname, version))
+    rctx.file("BUILD.bazel", _BUILD.format(shebang = repr("#!" + interpreter)))
 
 host_python = repository_rule(
     implementation = _host_python_impl,
