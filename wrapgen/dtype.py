@@ -39,7 +39,6 @@ class DTypeInfo:
       dlpack_code: value of ``DLDataTypeCode``; the bit count is ``8 * itemsize``, lanes 1
         (https://dmlc.github.io/dlpack/latest/c_api.html).
       safetensors: name in a safetensors header.
-      numpy: NumPy dtype string of the same size for reading raw bytes.
     """
 
     itemsize: int
@@ -48,26 +47,23 @@ class DTypeInfo:
     ttir: str
     dlpack_code: str
     safetensors: str
-    numpy: str
 
 
 INFO: dict[DType, DTypeInfo] = {
-    DType.BOOL: DTypeInfo(1, "bool", "i1", "i1", "kDLBool", "BOOL", "?"),
-    DType.UINT8: DTypeInfo(1, "uint8_t", "u8", "i8", "kDLUInt", "U8", "u1"),
-    DType.INT8: DTypeInfo(1, "int8_t", "i8", "i8", "kDLInt", "I8", "i1"),
-    DType.INT16: DTypeInfo(2, "int16_t", "i16", "i16", "kDLInt", "I16", "i2"),
-    DType.INT32: DTypeInfo(4, "int32_t", "i32", "i32", "kDLInt", "I32", "i4"),
-    DType.INT64: DTypeInfo(8, "int64_t", "i64", "i64", "kDLInt", "I64", "i8"),
+    DType.BOOL: DTypeInfo(1, "bool", "i1", "i1", "kDLBool", "BOOL"),
+    DType.UINT8: DTypeInfo(1, "uint8_t", "u8", "i8", "kDLUInt", "U8"),
+    DType.INT8: DTypeInfo(1, "int8_t", "i8", "i8", "kDLInt", "I8"),
+    DType.INT16: DTypeInfo(2, "int16_t", "i16", "i16", "kDLInt", "I16"),
+    DType.INT32: DTypeInfo(4, "int32_t", "i32", "i32", "kDLInt", "I32"),
+    DType.INT64: DTypeInfo(8, "int64_t", "i64", "i64", "kDLInt", "I64"),
     DType.FLOAT8_E4M3FN: DTypeInfo(
-        1, "uint8_t", "fp8e4nv", "f8E4M3FN", "kDLFloat8_e4m3fn", "F8_E4M3", "u1"
+        1, "uint8_t", "fp8e4nv", "f8E4M3FN", "kDLFloat8_e4m3fn", "F8_E4M3"
     ),
-    DType.FLOAT8_E5M2: DTypeInfo(
-        1, "uint8_t", "fp8e5", "f8E5M2", "kDLFloat8_e5m2", "F8_E5M2", "u1"
-    ),
-    DType.FLOAT16: DTypeInfo(2, "uint16_t", "fp16", "f16", "kDLFloat", "F16", "u2"),
-    DType.BFLOAT16: DTypeInfo(2, "uint16_t", "bf16", "bf16", "kDLBfloat", "BF16", "u2"),
-    DType.FLOAT32: DTypeInfo(4, "float", "fp32", "f32", "kDLFloat", "F32", "f4"),
-    DType.FLOAT64: DTypeInfo(8, "double", "fp64", "f64", "kDLFloat", "F64", "f8"),
+    DType.FLOAT8_E5M2: DTypeInfo(1, "uint8_t", "fp8e5", "f8E5M2", "kDLFloat8_e5m2", "F8_E5M2"),
+    DType.FLOAT16: DTypeInfo(2, "uint16_t", "fp16", "f16", "kDLFloat", "F16"),
+    DType.BFLOAT16: DTypeInfo(2, "uint16_t", "bf16", "bf16", "kDLBfloat", "BF16"),
+    DType.FLOAT32: DTypeInfo(4, "float", "fp32", "f32", "kDLFloat", "F32"),
+    DType.FLOAT64: DTypeInfo(8, "double", "fp64", "f64", "kDLFloat", "F64"),
 }
 
 
