@@ -44,6 +44,8 @@ _COMPILE_OPTIONS = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-
 def _pip_error(lock, stderr):
     lines = [line for line in stderr.strip().split("\n") if line.strip()]
     text = "pip cannot install %s:\n%s" % (lock, "\n".join(lines[-15:]))
+    if "No module named pip" in stderr:
+        text += "\nInstall pip for this Python, or name another with --repo_env=RULES_AOTI_PYTHON."
     if "+cpu" in stderr or "torch" in stderr:
         text += """
 PyTorch's CPU build is on PyTorch's own index, not on the default one. Name that index, or a
