@@ -128,7 +128,7 @@ def test_metadata(tmp_path: Path) -> None:
 
 
 def test_driver_of_the_runtime() -> None:
-    assert package.RUNTIME_DRIVER == model_source._RUNTIME_DRIVER
+    assert package.RUNTIME_DRIVER == model_source.RUNTIME_DRIVER
 
 
 @pytest.mark.parametrize(
