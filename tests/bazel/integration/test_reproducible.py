@@ -68,7 +68,7 @@ def test_place_user_and_schedule_have_no_say(elsewhere: nested.Workspace) -> Non
     here, there = nested.digests(Path(nested.SMALL)), elsewhere.outputs()
     generated = {path: digest for path, digest in here.items() if path in there}
     assert {Path(path).suffix for path in generated} >= SUFFIXES
-    assert len(generated) > 100
+    assert len(generated) > 50
     assert [path for path, digest in generated.items() if there[path] != digest] == []
 
 
