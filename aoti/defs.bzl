@@ -61,7 +61,7 @@ def aoti_library(name, model, targets, weights = "external", **kwargs):
       bytes depend on its content alone.
 
     Args:
-      name: a name that is a C identifier; the generated code bears it.
+      name: lowercase words joined by single underscores; the generated code bears it.
       model: a `.pt2` file of `torch.export.save`, or a label that gives one.
       targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
         PTX, which the driver of a newer GPU compiles when the model is loaded.

@@ -421,6 +421,10 @@ Status Classify(const Arguments& arguments) {
 }
 
 int Main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == "--help") {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
   Arguments arguments;
   const Status parsed = ParseArguments(argc, argv, &arguments);
   if (!parsed.ok()) {

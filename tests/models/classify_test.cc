@@ -109,6 +109,9 @@ TEST(Classify, NamesAWrongFile) {
 }
 
 TEST(Classify, ExplainsItsUse) {
+  const Result help = RunClassify("--help");
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.said, StartsWith("usage: classify "));
   for (const char* arguments :
        {"", "a b", "--runs 0 a", "--runs", "--fast yes a", "--device x a"}) {
     const Result result = RunClassify(arguments);

@@ -21,9 +21,13 @@ AotiObjectsInfo = provider(
 )
 
 def _check(ctx, toolchain):
-    name = ctx.label.name
-    if not (name.replace("_", "a").isalnum() and not name[0].isdigit()):
-        fail("%s: the name must be a C identifier, as the generated code bears it" % ctx.label)
+
+    # The generator refuses the same names, and some more, but only once everything is compiled.
+    words = ctx.label.name.split("_")
+    lowercase = all([word.isalnum() and word == word.lower() for word in words])
+    if not lowercase or words[0][0].isdigit() or words[0] == "aoti":
+        fail("%s: the generated code bears the name: it must be lowercase words joined by single " % ctx.label +
+             "underscores, such as resnet_b32, and must not begin with a digit or aoti")
     message = check_targets(ctx.attr.targets, toolchain.capabilities)
     if message:
         fail("%s: %s" % (ctx.label, message))

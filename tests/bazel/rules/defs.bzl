@@ -186,12 +186,13 @@ def rules_test_suite(name):
         targets = ["sm_90"],
         weights = "embedded",
     )
-    _library_failure(
-        name = "name_test",
-        library = "no-identifier",
-        message = ["the name must be a C identifier"],
-        targets = ["sm_90"],
-    )
+    for name in ["no-identifier", "Resnet", "a__b", "1st", "aoti_net"]:
+        _library_failure(
+            name = name + "_name_test",
+            library = name,
+            message = ["it must be lowercase words joined by single underscores"],
+            targets = ["sm_90"],
+        )
     _toolchain_failure(
         name = "native_isa_test",
         march = "native",
