@@ -21,7 +21,6 @@ AotiObjectsInfo = provider(
 )
 
 def _check(ctx, toolchain):
-
     # The generator refuses the same names, and some more, but only once everything is compiled.
     words = ctx.label.name.split("_")
     lowercase = all([word.isalnum() and word == word.lower() for word in words])
