@@ -55,8 +55,8 @@ def aoti_library(name, model, targets, weights = "external", **kwargs):
       ABI of `runtime/aoti.h`. The weights are among its runfiles. Output groups: `program`
       (programs), `kernels` (compiled kernels), `sources` (generated C++ and kernels' sources),
       `weights`.
-    * `:name.so`: the same as `libname.so`, which exports the C ABI and needs libc, libm and
-      libstdc++ only.
+    * `:name.so`: the same as `libname.so`, which exports the C ABI and needs libc, libm,
+      libstdc++ and libgcc only.
     * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
       bytes depend on its content alone.
 
