@@ -23,12 +23,11 @@ from torch.utils import _pytree as pytree
 
 from wrapgen import program as program_file
 from wrapgen.dtype import INFO
-from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes
+from wrapgen.lowering import convolution, folding, graph_file, inductor, ir_lines, passes
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
-from wrapgen.lowering.templates import rewrite
 from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
 from wrapgen.target import Target
 
@@ -91,7 +90,7 @@ def lower(
 def _simplified(read: graph_file.GraphFile) -> tuple[GraphModule, list[tuple[int, ...]]]:
     """Gives the decomposed graph, batch norms folded, and the strides of its outputs."""
     passes.mark_origins(read.program.graph_module)
-    passes.fold_batch_norms(read.program.graph, read.names)
+    convolution.fold_batch_norms(read.program.graph, read.names)
     decomposed = passes.decompose(read.program)
     _refuse_mutation(decomposed)
     passes.drop_effects(decomposed)
@@ -154,10 +153,7 @@ class _State:
         """Chooses layouts and divides the graph into what runs at load and at each call."""
         self.refuse(passes.higher_order(module.graph), "control flow is not supported")
         passes.propagate(module, self.mode)
-        if rewrite.widen_narrow_convolutions(module.graph, passes.ORIGIN):
-            passes.propagate(module, self.mode)
-        passes.channels_last_weights(module.graph)
-        passes.propagate(module, self.mode)
+        convolution.prepare(module, self.mode)
         return folding.divide(module, self.read.names, strides)
 
     def run(
