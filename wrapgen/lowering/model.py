@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from wrapgen import program as program_file
 from wrapgen.dtype import INFO
-from wrapgen.lowering import convolution, folding, graph_file, inductor, ir_lines, passes
+from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes, rewrites
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.ir_lines import refs_of
@@ -90,8 +90,8 @@ def lower(
 def _simplified(read: graph_file.GraphFile) -> tuple[GraphModule, list[tuple[int, ...]]]:
     """Gives the decomposed graph, batch norms folded, and the strides of its outputs."""
     passes.mark_origins(read.program.graph_module)
-    convolution.fold_batch_norms(read.program.graph, read.names)
-    decomposed = passes.decompose(read.program)
+    rewrites.exported(read.program.graph, read.names)
+    decomposed = passes.decompose(read.program, rewrites.DECOMPOSITIONS)
     _refuse_mutation(decomposed)
     passes.drop_effects(decomposed)
     module = decomposed.graph_module
@@ -153,7 +153,7 @@ class _State:
         """Chooses layouts and divides the graph into what runs at load and at each call."""
         self.refuse(passes.higher_order(module.graph), "control flow is not supported")
         passes.propagate(module, self.mode)
-        convolution.prepare(module, self.mode)
+        rewrites.decomposed(module, self.mode)
         return folding.divide(module, self.read.names, strides)
 
     def run(

@@ -7,7 +7,7 @@ have shapes here and no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -64,12 +64,21 @@ def label(node: Node) -> str:
     return found
 
 
-def decompose(program: ExportedProgram) -> ExportedProgram:
-    """Decomposes a program into the operations that Inductor lowers, without in-place ones."""
+def decompose(
+    program: ExportedProgram, own: Mapping[Any, Callable[..., Any] | None]
+) -> ExportedProgram:
+    """Decomposes a program into the operations that Inductor lowers, without in-place ones.
+
+    ``own`` gives decompositions in place of Inductor's; ``None`` keeps an operation.
+    """
     table: dict[Any, Callable[..., Any]] = dict(select_decomp_table())
     # Left alone it becomes flash attention, which on the CPU, where models are exported, is a
     # library call. The table's other entries know no device.
     table[aten.scaled_dot_product_attention.default] = _attention
+    for operation, decomposition in own.items():
+        table.pop(operation, None)
+        if decomposition is not None:
+            table[operation] = decomposition
     decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed
 
