@@ -8,11 +8,16 @@ The grammar is a small part of Python's, and so is the meaning:
 
 Names are the program's symbols; division rounds down and a remainder has the divisor's sign, as in
 Python; an exponent is a literal between 0 and 63.
+
+A condition is two expressions with one comparison between them:
+
+    condition: e "==" e | e "!=" e | e "<" e | e "<=" e | e ">" e | e ">=" e
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import operator
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -35,24 +40,63 @@ _OPERATIONS: Final[dict[type[ast.operator], Callable[[int, int], int]]] = {
 }
 
 
+_COMPARISONS: Final[dict[type[ast.cmpop], tuple[str, Callable[[int, int], bool]]]] = {
+    ast.Eq: ("==", operator.eq),
+    ast.NotEq: ("!=", operator.ne),
+    ast.Lt: ("<", operator.lt),
+    ast.LtE: ("<=", operator.le),
+    ast.Gt: (">", operator.gt),
+    ast.GtE: (">=", operator.ge),
+}
+
+
 class ExpressionError(ValueError):
     """A text that is not an expression, or one without a value; the message quotes it."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A parsed comparison of two expressions; ``comparison`` is written alike in C++."""
+
+    left: ast.expr
+    comparison: str
+    right: ast.expr
+
+
 def parse(text: str) -> ast.expr:
     """Parses ``text`` and checks it against the grammar; raises ``ExpressionError``."""
+    tree = _parse(text)
+    _checked(tree, text)
+    return tree
+
+
+def parse_condition(text: str) -> Condition:
+    """Parses ``e < e`` and its like; raises ``ExpressionError``."""
+    match _parse(text):
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
+            _checked(left, text)
+            _checked(right, text)
+            return Condition(left, _COMPARISONS[type(op)][0], right)
+    known = " ".join(sign for sign, _ in _COMPARISONS.values())
+    raise ExpressionError(f"{text!r} is not two expressions with one of {known} between them")
+
+
+def _parse(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"expression of {len(text)} characters, {MAX_LENGTH} is the limit")
     if not text.isascii():
         raise ExpressionError(f"{text!r} has characters that are not ASCII")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        _check(tree, text)
+        return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, ExpressionError):
-            raise
         raise ExpressionError(f"{text!r} is not an expression: {error}") from error
-    return tree
+
+
+def _checked(tree: ast.expr, text: str) -> None:
+    try:
+        _check(tree, text)
+    except RecursionError as error:
+        raise ExpressionError(f"{text!r} is not an expression: {error}") from error
 
 
 def _check(node: ast.expr, text: str) -> None:
@@ -96,10 +140,21 @@ def evaluate(value: int | str, symbols: Mapping[str, int] | None = None) -> int:
     Raises ``ExpressionError`` for a malformed expression, a symbol with no value, a division by
     zero and a result, also of a part, that does not fit 64 bits.
     """
+    tree = ast.Constant(value) if isinstance(value, int) else parse(value)
+    return _evaluate(tree, symbols or {}, value)
+
+
+def holds(condition: str, symbols: Mapping[str, int]) -> bool:
+    """Whether a condition is fulfilled; raises ``ExpressionError`` as ``evaluate`` does."""
+    parsed = parse_condition(condition)
+    left, right = (_evaluate(side, symbols, condition) for side in (parsed.left, parsed.right))
+    return dict(_COMPARISONS.values())[parsed.comparison](left, right)
+
+
+def _evaluate(tree: ast.expr, symbols: Mapping[str, int], value: int | str) -> int:
+    """Evaluates what was parsed from ``value``, which messages quote."""
     try:
-        if isinstance(value, int):
-            return _bounded(value)
-        return _value(parse(value), symbols or {})
+        return _bounded(_value(tree, symbols))
     except ZeroDivisionError as error:
         raise ExpressionError(f"{value!r} divides by zero") from error
     except KeyError as error:

@@ -25,7 +25,7 @@ import pydantic
 
 from wrapgen.dtype import INFO, DType
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised by one whenever a reader of the previous version could misread a file."""
 
 ALIGNMENT: Final = 16
@@ -53,7 +53,11 @@ def _strict(cls: type[_T]) -> type[_T]:
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Symbol:
-    """A size known only at run time. ``minimum`` and ``maximum`` are inclusive."""
+    """A number known only at run time: a size of an input, or the value of a scalar one.
+
+    ``minimum`` and ``maximum`` are inclusive. The value comes from the first input, in order, that
+    has a dimension which is exactly the symbol's name, or is the scalar of that symbol.
+    """
 
     name: str
     minimum: int
@@ -66,14 +70,56 @@ class TensorSpec:
     """An input or output of the model as the caller sees it.
 
     ``strides`` and ``shape`` are in elements. ``path`` is where the tensor stands in the Python
-    call, such as ``args[0]`` or ``kwargs["mask"]``, or ``outputs[0].logits``.
+    call, such as ``args[0]`` or ``kwargs["mask"]``, or ``outputs[0].logits``. The model writes to
+    inputs that are ``mutated``, and to no others; an output never is.
     """
 
+    kind: Literal["tensor"] = "tensor"
     name: str
     path: str
     dtype: DType
     shape: tuple[Dim, ...]
     strides: tuple[Dim, ...]
+    mutated: bool = False
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScalarSpec:
+    """An input that is an integer of 64 bits. Expressions read its value as ``symbol``."""
+
+    kind: Literal["scalar"] = "scalar"
+    name: str
+    path: str
+    symbol: str
+
+
+InputSpec = Annotated[TensorSpec | ScalarSpec, pydantic.Field(discriminator="kind")]
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FixedInput:
+    """An argument that is no tensor, and that export fixed: what it was, for a reader.
+
+    ``value`` is Python's ``repr``; the built model takes no such argument.
+    """
+
+    path: str
+    value: str
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """What symbols must fulfil beyond their ranges and the shapes of the inputs.
+
+    ``condition`` is two expressions and one of ``== != < <= > >=`` between them. ``text`` says the
+    same in terms of the inputs, ``x.shape[0] % 8 == 0``, and is what an error quotes.
+    """
+
+    condition: str
+    text: str
 
 
 @_strict
@@ -92,7 +138,8 @@ class Buffer:
     """A block of memory the library owns: a constant, or a temporary in the arena.
 
     ``shape`` and ``strides`` say how the value first stored there is laid out; ``nbytes`` is what
-    must be allocated.
+    must be allocated. ``node`` is the node of the lowered graph whose value that is, or empty where
+    that is not known; per-kernel checks compare the two.
     """
 
     name: str
@@ -100,6 +147,7 @@ class Buffer:
     shape: tuple[Dim, ...]
     strides: tuple[Dim, ...]
     nbytes: Dim
+    node: str = ""
 
 
 @_strict
@@ -251,20 +299,33 @@ class Kernel:
 class Program:
     """One model lowered for one target. ``target`` is the SASS target, such as ``sm_90``.
 
-    ``constants`` are the buffers that ``folding`` writes and ``main`` reads.
+    ``constants`` are the buffers that ``folding`` writes and ``main`` reads. ``fixed`` is for a
+    reader. Symbols occur in neither ``constants`` nor ``folding``.
     """
 
     schema_version: int
     target: str
     num_shards: int
     symbols: tuple[Symbol, ...]
-    inputs: tuple[TensorSpec, ...]
+    constraints: tuple[Constraint, ...] = ()
+    inputs: tuple[InputSpec, ...]
+    fixed: tuple[FixedInput, ...] = ()
     outputs: tuple[TensorSpec, ...]
     weights: tuple[Weight, ...]
     constants: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
     folding: Procedure
     main: Procedure
+
+    @property
+    def tensor_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are tensors, in order."""
+        return tuple(spec for spec in self.inputs if isinstance(spec, TensorSpec))
+
+    @property
+    def scalar_inputs(self) -> tuple[ScalarSpec, ...]:
+        """The inputs that are scalars, in order."""
+        return tuple(spec for spec in self.inputs if isinstance(spec, ScalarSpec))
 
     def kernel(self, name: str) -> Kernel:
         """Returns the kernel called ``name``; raises ``KeyError`` where there is none."""
@@ -345,13 +406,13 @@ def _shape_faults(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 _UNION_TAGS: Final = ("int", "str", "bool", "none")
-_KIND_TAGS: Final = ("launch", "copy", "fill", "pointer", "scalar")
+_KIND_TAGS: Final = ("launch", "copy", "fill", "pointer", "scalar", "tensor")
 
 
 def place(loc: Sequence[int | str]) -> str:
     """Spells a path into the file: ``("main", "steps", 3)`` is ``main.steps[3]``.
 
-    pydantic puts the ``kind`` of a step or argument behind its index; that is left out.
+    pydantic puts the ``kind`` of a step, argument or input behind its index; that is left out.
     """
     text = ""
     for i, part in enumerate(loc):

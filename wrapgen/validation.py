@@ -20,6 +20,7 @@ from wrapgen.program import (
     IDENTIFIER,
     SCHEMA_VERSION,
     Buffer,
+    Constraint,
     Copy,
     Dim,
     Fill,
@@ -31,6 +32,7 @@ from wrapgen.program import (
     Program,
     Ref,
     ScalarArg,
+    ScalarSpec,
     TensorSpec,
     Weight,
     extent,
@@ -48,26 +50,83 @@ def faults_of(program: Program) -> Iterator[str]:
         yield f"num_shards: {program.num_shards} is less than 1"
     yield from _name_faults(program)
     symbols = {symbol.name for symbol in program.symbols}
-    for i, symbol in enumerate(program.symbols):
-        if not 0 <= symbol.minimum <= symbol.maximum:
-            yield (
-                f"symbols[{i}]: the range {symbol.minimum}..{symbol.maximum} is empty or begins "
-                "below 0"
-            )
-    for group, specs in (("inputs", program.inputs), ("outputs", program.outputs)):
-        for i, spec in enumerate(specs):
-            yield from _layout_faults(f"{group}[{i}]", spec.shape, spec.strides, symbols)
-            yield from _bytes_faults(f"{group}[{i}]", _known_extent(spec))
+    yield from _symbol_faults(program)
+    for i, constraint in enumerate(program.constraints):
+        yield from _constraint_faults(f"constraints[{i}]", constraint, symbols)
+    yield from _interface_faults(program, symbols)
     for i, weight in enumerate(program.weights):
         for j, size in enumerate(weight.shape):
             yield from _size_faults(f"weights[{i}].shape[{j}]", size, symbols)
         yield from _bytes_faults(f"weights[{i}]", _known_weight_size(weight))
     for i, buffer in enumerate(program.constants):
-        yield from _buffer_faults(f"constants[{i}]", buffer, symbols)
+        yield from _buffer_faults(f"constants[{i}]", buffer, None)
     for i, kernel in enumerate(program.kernels):
         yield from _kernel_faults(f"kernels[{i}]", kernel, program.num_shards)
-    yield from _procedure_faults(program, "folding", program.folding, symbols)
+    yield from _procedure_faults(program, "folding", program.folding, None)
     yield from _procedure_faults(program, "main", program.main, symbols)
+
+
+def _interface_faults(program: Program, symbols: set[str]) -> Iterator[str]:
+    for group, specs in (("inputs", program.inputs), ("outputs", program.outputs)):
+        for i, spec in enumerate(specs):
+            at = f"{group}[{i}]"
+            if not _is_line(spec.path):
+                yield f"{at}.path: {spec.path!r} is empty or has unprintable characters"
+            if isinstance(spec, ScalarSpec):
+                if spec.symbol not in symbols:
+                    yield f"{at}.symbol: {spec.symbol!r} is no symbol of the program"
+                continue
+            yield from _layout_faults(at, spec.shape, spec.strides, symbols)
+            yield from _bytes_faults(at, _known_extent(spec))
+            if spec.mutated and group == "outputs":
+                yield f"{at}.mutated: is for inputs"
+    for i, fixed in enumerate(program.fixed):
+        for field, text in dataclasses.asdict(fixed).items():
+            if not _is_line(text):
+                yield f"fixed[{i}].{field}: {text!r} is empty or has unprintable characters"
+
+
+def _symbol_faults(program: Program) -> Iterator[str]:
+    sizes = {size for spec in program.tensor_inputs for size in spec.shape}
+    values = {spec.symbol for spec in program.scalar_inputs}
+    for i, symbol in enumerate(program.symbols):
+        if not expression.INT64_MIN <= symbol.minimum <= symbol.maximum <= expression.INT64_MAX:
+            yield (
+                f"symbols[{i}]: the range {symbol.minimum}..{symbol.maximum} is empty or does not "
+                "fit 64 bits"
+            )
+        elif symbol.name in sizes and symbol.minimum < 0:
+            yield f"symbols[{i}].minimum: {symbol.minimum}, but {symbol.name!r} is a size"
+        if symbol.name not in sizes | values:
+            yield (
+                f"symbols[{i}]: {symbol.name!r} has no value: it is no dimension of an input by "
+                "itself, and no scalar input's symbol"
+            )
+    if len(program.scalar_inputs) > len(values):
+        names = [spec.symbol for spec in program.scalar_inputs]
+        for name in sorted(name for name in values if names.count(name) > 1):
+            yield f"inputs: symbol {name!r} is that of two scalars"
+
+
+_Symbols = set[str] | None  # None where no symbol has a value: while constants are computed
+
+
+def _constraint_faults(at: str, constraint: Constraint, symbols: set[str]) -> Iterator[str]:
+    if not _is_line(constraint.text):
+        yield f"{at}.text: {constraint.text!r} is empty or has unprintable characters"
+    try:
+        condition = expression.parse_condition(constraint.condition)
+    except expression.ExpressionError as error:
+        yield f"{at}.condition: {error}"
+        return
+    found = {*expression.names(condition.left), *expression.names(condition.right)}
+    for name in sorted(found - symbols):
+        yield (
+            f"{at}.condition: {constraint.condition!r} names {name!r}, which is no symbol of the "
+            "program"
+        )
+    if not found:
+        yield f"{at}.condition: {constraint.condition!r} names no symbol"
 
 
 def _target_faults(text: str) -> Iterator[str]:
@@ -108,23 +167,25 @@ def _is_line(text: str) -> bool:
     return bool(text) and text.isprintable()
 
 
-def _dim_faults(at: str, dim: Dim, symbols: set[str]) -> Iterator[str]:
+def _dim_faults(at: str, dim: Dim, symbols: _Symbols) -> Iterator[str]:
     """Faults of an integer or expression as such, whatever its value."""
     try:
         if isinstance(dim, int):
             expression.evaluate(dim)
             return
         tree = expression.parse(dim)
-        unknown = [name for name in expression.names(tree) if name not in symbols]
-        for name in unknown:
-            yield f"{at}: {dim!r} names {name!r}, which is no symbol of the program"
+        for name in expression.names(tree):
+            if symbols is None:
+                yield f"{at}: {dim!r} names {name!r}, but constants are computed before any input"
+            elif name not in symbols:
+                yield f"{at}: {dim!r} names {name!r}, which is no symbol of the program"
         if not expression.names(tree):
             expression.evaluate(dim)
     except expression.ExpressionError as error:
         yield f"{at}: {error}"
 
 
-def _size_faults(at: str, dim: Dim, symbols: set[str]) -> Iterator[str]:
+def _size_faults(at: str, dim: Dim, symbols: _Symbols) -> Iterator[str]:
     """Faults of a number that counts something."""
     yield from _dim_faults(at, dim, symbols)
     value = _known(dim)
@@ -147,7 +208,7 @@ def _known_size(dim: Dim) -> int | None:
 
 
 def _layout_faults(
-    at: str, shape: Sequence[Dim], strides: Sequence[Dim], symbols: set[str]
+    at: str, shape: Sequence[Dim], strides: Sequence[Dim], symbols: _Symbols
 ) -> Iterator[str]:
     if len(shape) != len(strides):
         yield f"{at}.strides: {len(strides)} strides for {len(shape)} dimensions"
@@ -162,7 +223,7 @@ def _bytes_faults(at: str, nbytes: int | None) -> Iterator[str]:
         yield f"{at}: its {nbytes} bytes do not fit 64 bits"
 
 
-def _buffer_faults(at: str, buffer: Buffer, symbols: set[str]) -> Iterator[str]:
+def _buffer_faults(at: str, buffer: Buffer, symbols: _Symbols) -> Iterator[str]:
     yield from _layout_faults(at, buffer.shape, buffer.strides, symbols)
     yield from _size_faults(f"{at}.nbytes", buffer.nbytes, symbols)
     nbytes, needed = _known_size(buffer.nbytes), _known_extent(buffer)
@@ -215,7 +276,7 @@ def _duplicates(group: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _procedure_faults(
-    program: Program, label: str, procedure: Procedure, symbols: set[str]
+    program: Program, label: str, procedure: Procedure, symbols: _Symbols
 ) -> Iterator[str]:
     yield from _duplicates(f"{label}.buffers", [buffer.name for buffer in procedure.buffers])
     for i, buffer in enumerate(procedure.buffers):
@@ -225,11 +286,10 @@ def _procedure_faults(
         yield from _buffer_faults(at, buffer, symbols)
     folding = label == "folding"
     sizes = _block_sizes(program, procedure, folding)
-    writable = {"arena", "constant"} if folding else {"arena", "output", "input"}
     kernels = {kernel.name: kernel for kernel in program.kernels}
-    # What holds a value: everything but what this procedure is there to compute.
+    # What holds a value: everything but what this procedure is there to compute, and what is empty.
     given = {"input", "weight"} if folding else {"input", "weight", "constant"}
-    written = {block for block in sizes if block[0] in given}
+    written = {block for block, size in sizes.items() if block[0] in given or size == 0}
     for i, step in enumerate(procedure.steps):
         at = f"{label}.steps[{i}]"
         for field, ref, access, nbytes in _accesses(step):
@@ -239,8 +299,8 @@ def _procedure_faults(
                 yield f"{at}.{field}: there is no {ref.space} called {ref.name!r} in {label}"
                 continue
             yield from _range_faults(f"{at}.{field}", ref, nbytes, sizes[block])
-            if access != "read" and ref.space not in writable:
-                yield f"{at}.{field}: {label} must not write {ref.space} {ref.name!r}"
+            if access != "read":
+                yield from _write_faults(f"{at}.{field}", ref, program, label)
             if access != "write" and block not in written:
                 yield f"{at}.{field}: {ref.space} {ref.name!r} is read before any step wrote it"
             written.add(block)
@@ -256,10 +316,20 @@ def _procedure_faults(
             for field, text in dataclasses.asdict(source).items():
                 if any(character in text for character in "\n\r\0"):
                     yield f"{at}.sources[{j}].{field}: {text!r} is more than one line"
-    for (space, name), size in sizes.items():
+    for space, name in sizes:
         computed = space == ("constant" if folding else "output")
-        if computed and size != 0 and (space, name) not in written:
+        if computed and (space, name) not in written:
             yield f"{label}.steps: no step writes {space} {name!r}"
+
+
+def _write_faults(at: str, ref: Ref, program: Program, label: str) -> Iterator[str]:
+    writable = {"arena", "constant"} if label == "folding" else {"arena", "output", "input"}
+    if ref.space not in writable:
+        yield f"{at}: {label} must not write {ref.space} {ref.name!r}"
+    elif ref.space == "input" and not any(
+        spec.name == ref.name and spec.mutated for spec in program.tensor_inputs
+    ):
+        yield f"{at}: input {ref.name!r} is written, but is not marked as mutated"
 
 
 _Block = tuple[str, str]  # space and name
@@ -269,7 +339,7 @@ def _block_sizes(program: Program, procedure: Procedure, folding: bool) -> dict[
     """Everything a procedure can address, with its bytes where they are known."""
     sizes: dict[_Block, int | None] = {}
     if not folding:
-        sizes |= {("input", spec.name): _known_extent(spec) for spec in program.inputs}
+        sizes |= {("input", spec.name): _known_extent(spec) for spec in program.tensor_inputs}
         sizes |= {("output", spec.name): _known_extent(spec) for spec in program.outputs}
     sizes |= {("weight", weight.name): _known_weight_size(weight) for weight in program.weights}
     sizes |= {("constant", one.name): _known_size(one.nbytes) for one in program.constants}
@@ -313,7 +383,7 @@ def _overlap_faults(at: str, step: Copy) -> Iterator[str]:
 
 
 def _launch_faults(
-    at: str, launch: Launch, kernels: dict[str, Kernel], symbols: set[str]
+    at: str, launch: Launch, kernels: dict[str, Kernel], symbols: _Symbols
 ) -> Iterator[str]:
     for i, size in enumerate(launch.grid):
         yield from _size_faults(f"{at}.grid[{i}]", size, symbols)
@@ -342,7 +412,7 @@ def _launch_faults(
 _FLOATS: Final = frozenset(dtype for dtype in DType if "float" in dtype)
 
 
-def _scalar_faults(at: str, arg: ScalarArg, param: KernelParam, symbols: set[str]) -> Iterator[str]:
+def _scalar_faults(at: str, arg: ScalarArg, param: KernelParam, symbols: _Symbols) -> Iterator[str]:
     if arg.dtype != param.dtype:
         yield f"{at}.dtype: {arg.dtype}, parameter {param.name!r} is {param.dtype}"
     if arg.dtype in _FLOATS:

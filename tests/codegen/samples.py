@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import (
+    SCHEMA_VERSION,
     Arg,
     Buffer,
     Copy,
@@ -100,7 +102,7 @@ def launch(
 
 def program(**fields: Any) -> Program:
     empty: dict[str, Any] = dict(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         target="sm_90",
         num_shards=1,
         symbols=(),
@@ -269,7 +271,7 @@ def copies(target: str = "sm_90") -> Program:
         target=target,
         inputs=(
             tensor("class", "kwargs['class']", F32, 4),
-            tensor("state", "args[1]", DType.BOOL, 16),
+            dataclasses.replace(tensor("state", "args[1]", DType.BOOL, 16), mutated=True),
         ),
         outputs=(
             tensor("a_b", "outputs['a']", F32, 4),

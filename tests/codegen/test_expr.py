@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import hypothesis
@@ -258,3 +259,27 @@ def test_without_a_value(text: str, fault: str) -> None:
     if "s0" not in text:
         with pytest.raises(CodegenError, match=f"{fault}|zero|64 bits"):
             expr.cpp(expr.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("s0 == s1 // 2", True),
+        ("s0 != 4", False),
+        ("s0 < 5", True),
+        ("s0 <= min(s1, 4)", True),
+        ("s0 > 3", True),
+        ("s0 * 2 >= s1 + 1", False),
+    ],
+)
+def test_conditions(condition: str, expected: bool) -> None:
+    assert expression.holds(condition, {"s0": 4, "s1": 8}) is expected
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["s0", "1 < s0 < 3", "s0 is s1", "s0 == s1 and s1 == 2", "(s0 == s1) == 1", "s0 == f(s1)", ""],
+)
+def test_what_is_no_condition(condition: str) -> None:
+    with pytest.raises(expression.ExpressionError, match=re.escape(repr(condition))):
+        expression.parse_condition(condition)

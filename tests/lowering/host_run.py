@@ -75,7 +75,7 @@ def run(
     memory = Memory()
     for weight in program.weights:
         memory.store("weight", weight.name, weights[weight.name].contiguous())
-    for spec in program.inputs:
+    for spec in program.tensor_inputs:
         assert tuple(inputs[spec.name].stride()) == spec.strides, spec.name
         memory.store("input", spec.name, inputs[spec.name])
     for buffer in program.constants:

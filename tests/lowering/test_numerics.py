@@ -23,7 +23,7 @@ def test_matches_eager(name: str, tmp_path: Path) -> None:
     graph, lowered = tmp_path / "graph.json", tmp_path / "lowered"
     weights = support.write_graph(support.export(module, args, kwargs), graph)
     program = lower(graph, parse("sm_90"), lowered)
-    names = [spec.name for spec in program.inputs]
+    names = [spec.name for spec in program.tensor_inputs]
     inputs = dict(zip(names, [*args, *kwargs.values()], strict=True))
 
     outputs = support.run_on_host(lowered, weights, inputs, tmp_path)["outputs"]
@@ -46,7 +46,7 @@ def test_batch_norms_are_folded(tmp_path: Path) -> None:
     program = lower(graph, parse("sm_90"), lowered)
     assert all(not weight.name.startswith("bn") for weight in _read(program.main, program))
 
-    inputs = {program.inputs[0].name: args[0]}
+    inputs = {program.tensor_inputs[0].name: args[0]}
     constants = support.run_on_host(lowered, weights, inputs, tmp_path)["constants"]
 
     for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("down", "bn3")):

@@ -50,7 +50,8 @@ def test_the_example_in_the_documentation() -> None:
 def test_the_documentation_names_every_field() -> None:
     text = (ROOT / "docs/program.md").read_text(encoding="utf-8")
     for cls in (
-        *(p.Program, p.Symbol, p.TensorSpec, p.Weight, p.Buffer, p.Ref, p.PointerArg, p.ScalarArg),
+        *(p.Symbol, p.Constraint, p.ScalarSpec, p.FixedInput),
+        *(p.Program, p.TensorSpec, p.Weight, p.Buffer, p.Ref, p.PointerArg, p.ScalarArg),
         *(p.SourceNode, p.Launch, p.Copy, p.Fill, p.Procedure, p.KernelParam, p.Kernel),
     ):
         (section,) = re.findall(rf"^#+ {cls.__name__}\n(.*?)(?=^#|\Z)", text, re.M | re.S)
@@ -267,9 +268,9 @@ BINARY = "1f8b"
         ("{", "not JSON: Expecting property name"),
         ("[]", "not a JSON object"),
         ("null", "not a JSON object"),
-        ("{}", "schema_version is None, this wrapgen reads 1; lower the model again"),
-        ('{"schema_version": 2}', "schema_version is 2, this wrapgen reads 1"),
-        ('{"schema_version": true}', "schema_version is True, this wrapgen reads 1"),
+        ("{}", "schema_version is None, this wrapgen reads 2; lower the model again"),
+        ('{"schema_version": 1}', "schema_version is 1, this wrapgen reads 2"),
+        ('{"schema_version": true}', "schema_version is True, this wrapgen reads 2"),
         ('{"a": 1, "a": 2}', "not JSON: key 'a' occurs twice in one object"),
         ("[" * 100000, "not JSON: maximum recursion depth"),
     ],
@@ -289,10 +290,11 @@ def test_not_utf_8(tmp_path: Path) -> None:
 def test_an_invalid_program_is_not_written() -> None:
     with pytest.raises(ProgramError, match="num_shards: 0 is less than 1"):
         p.dumps(dataclasses.replace(samples.elementwise(), num_shards=0))
-    with pytest.raises(ProgramError, match="schema_version: 2 is not 1"):
-        p.dumps(dataclasses.replace(samples.elementwise(), schema_version=2))
+    with pytest.raises(ProgramError, match="schema_version: 1 is not 2"):
+        p.dumps(dataclasses.replace(samples.elementwise(), schema_version=1))
 
 
+NO_VALUE = "has no value: it is no dimension of an input by itself, and no scalar input's symbol"
 KNOWN = "expected one of sm_80, compute_80, sm_90, compute_90"
 CONV = samples.conv_chain().kernels[1].name
 ADD = samples.conv_chain().kernels[0].name
@@ -309,15 +311,60 @@ ADD = samples.conv_chain().kernels[0].name
         (at("num_shards", 0), None),
         (
             at("symbols", [{"name": "s0", "minimum": 4, "maximum": 3}]),
-            ["symbols[0]: the range 4..3 is empty or begins below 0"],
-        ),
-        (
-            at("symbols", [{"name": "s0", "minimum": -1, "maximum": 3}]),
-            ["symbols[0]: the range -1..3 is empty or begins below 0"],
+            [
+                "symbols[0]: the range 4..3 is empty or does not fit 64 bits",
+                f"symbols[0]: 's0' {NO_VALUE}",
+            ],
         ),
         (
             at("symbols", [{"name": "s 0", "minimum": 1, "maximum": 3}]),
-            ["symbols[0].name: 's 0' is not an identifier"],
+            [
+                "symbols[0].name: 's 0' is not an identifier",
+                f"symbols[0]: 's 0' {NO_VALUE}",
+            ],
+        ),
+        (
+            at("constraints", [{"condition": "s0 % 8 == 0", "text": ""}]),
+            [
+                "constraints[0].text: '' is empty or has unprintable characters",
+                "constraints[0].condition: 's0 % 8 == 0' names 's0', which is no symbol of the "
+                "program",
+            ],
+        ),
+        (
+            at("constraints", [{"condition": "1 == 1", "text": "x"}]),
+            ["constraints[0].condition: '1 == 1' names no symbol"],
+        ),
+        (
+            at("constraints", [{"condition": "s0 % 8", "text": "x"}]),
+            [
+                "constraints[0].condition: 's0 % 8' is not two expressions with one of == != < <= "
+                "> >= between them"
+            ],
+        ),
+        (
+            at("fixed", [{"path": "args[1]", "value": "a\nb"}]),
+            ["fixed[0].value: 'a\\nb' is empty or has unprintable characters"],
+        ),
+        (at("inputs[0].path", ""), ["inputs[0].path: '' is empty or has unprintable characters"]),
+        (at("outputs[0].mutated", True), ["outputs[0].mutated: is for inputs"]),
+        (
+            at("main.steps[4].args[3].ref", {"space": "input", "name": "image"}),
+            [
+                "main.steps[4].args[3].ref: input 'image' is written, but is not marked as mutated",
+                "main.steps: no step writes output 'logits'",
+            ],
+        ),
+        (
+            at("folding.steps[0].grid[0]", "s0"),
+            [
+                "folding.steps[0].grid[0]: 's0' names 's0', but constants are computed before any "
+                "input"
+            ],
+        ),
+        (
+            at("constants[0].shape[0]", "s0"),
+            ["constants[0].shape[0]: 's0' names 's0', but constants are computed before any input"],
         ),
         (at("inputs[0].name", "in-put"), None),
         (at("inputs[0].strides", [1]), ["inputs[0].strides: 1 strides for 4 dimensions"]),
@@ -554,6 +601,64 @@ def test_symbols_may_stand_in_every_size() -> None:
         main=p.Procedure(buffers=(), steps=(step,)),
     )
     assert p.loads(p.dumps(dynamic)) == dynamic
+
+
+def _with_symbols(*symbols: p.Symbol, **fields: Any) -> Program:
+    return dataclasses.replace(samples.elementwise(), symbols=symbols, **fields)
+
+
+def test_a_scalar_gives_a_symbol_its_value() -> None:
+    scalar = p.ScalarSpec(name="start", path="args[1]", symbol="u0")
+    symbol = p.Symbol(name="u0", minimum=-5, maximum=1 << 40)
+    inputs = (*samples.elementwise().inputs, scalar)
+    one = _with_symbols(symbol, inputs=inputs)
+    assert p.loads(p.dumps(one)) == one
+    assert one.tensor_inputs == inputs[:1]
+    assert one.scalar_inputs == (scalar,)
+    refused(
+        one,
+        at("inputs[1].symbol", "u1"),
+        f"symbols[0]: 'u0' {NO_VALUE}",
+        "inputs[1].symbol: 'u1' is no symbol of the program",
+    )
+    refused(
+        one,
+        at("inputs[1].shape", []),
+        "inputs[1].shape: Unexpected keyword argument",
+    )
+    refused(
+        one,
+        at("inputs[1].name", "x"),
+        "inputs[1].name: 'x' occurs twice",
+    )
+    refused(
+        one,
+        at("inputs[0].shape[1]", "u0"),
+        "symbols[0].minimum: -5, but 'u0' is a size",
+    )
+
+
+def test_two_scalars_cannot_be_one_symbol() -> None:
+    one = p.ScalarSpec(name="start", path="args[1]", symbol="u0")
+    other = p.ScalarSpec(name="stop", path="args[2]", symbol="u0")
+    symbol = p.Symbol(name="u0", minimum=0, maximum=9)
+    with pytest.raises(ProgramError, match="inputs: symbol 'u0' is that of two scalars"):
+        p.dumps(_with_symbols(symbol, inputs=(*samples.elementwise().inputs, one, other)))
+
+
+def test_empty_memory_need_not_be_written() -> None:
+    step = p.Copy(
+        dst=p.Ref(space="output", name="output0"),
+        src=p.Ref(space="arena", name="nothing"),
+        nbytes=0,
+        sources=(),
+    )
+    one = samples.elementwise()
+    main = p.Procedure(
+        buffers=(samples.buffer("nothing", DType.FLOAT32, 0),), steps=(*one.main.steps, step)
+    )
+    one = dataclasses.replace(one, main=main)
+    assert p.loads(p.dumps(one)) == one
 
 
 def test_weights_digest() -> None:

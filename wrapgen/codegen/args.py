@@ -46,7 +46,7 @@ class Blocks:
         namer = Namer()
         self._indices = {
             (space, spec.name): namer.name(space + spec.name, "k" + pascal(f"{space}.{spec.name}"))
-            for space, specs in (("input", program.inputs), ("output", program.outputs))
+            for space, specs in (("input", program.tensor_inputs), ("output", program.outputs))
             for spec in specs
         }
         self._used: set[tuple[str, str]] = set()

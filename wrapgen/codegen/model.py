@@ -91,7 +91,7 @@ def _check_targets(programs: Mapping[Target, Program], targets: Sequence[Target]
     for target, program in sorted(programs.items()):
         if program.target != str(target):
             raise CodegenError(f"the program given for {target} was lowered for {program.target}")
-        if program.symbols:
+        if program.symbols or program.scalar_inputs:
             names = ", ".join(symbol.name for symbol in program.symbols)
             raise CodegenError(
                 f"the program for {target} has symbols ({names}): dynamic shapes are not "
@@ -116,7 +116,7 @@ def _check_agreement(programs: Sequence[Program]) -> None:
     first = programs[0]
     for other in programs[1:]:
         groups: list[tuple[str, Sequence[TensorSpec | Weight], Sequence[TensorSpec | Weight]]] = [
-            ("inputs", first.inputs, other.inputs),
+            ("inputs", first.tensor_inputs, other.tensor_inputs),
             ("outputs", first.outputs, other.outputs),
             ("weights", _sorted(first.weights), _sorted(other.weights)),
         ]

@@ -96,11 +96,11 @@ def source(name: str, models: Sequence[Lowered]) -> str:
         "",
         *_dtypes(models),
         *_dims(models),
-        *_indices("InputIndex", "input", program.inputs, models[0]),
+        *_indices("InputIndex", "input", program.tensor_inputs, models[0]),
         *_indices("OutputIndex", "output", program.outputs, models[0]),
     ]
     lines += body
-    lines += _tensors("kInputs", program.inputs)
+    lines += _tensors("kInputs", program.tensor_inputs)
     lines += _tensors("kOutputs", program.outputs)
     lines += _targets(models)
     lines += [
@@ -108,7 +108,7 @@ def source(name: str, models: Sequence[Lowered]) -> str:
         "    aoti::kDescriptionVersion,",
         f"    {text.string(name)},",
         f"    {text.string(weights_digest(program.weights))},",
-        f"    {_table('kInputs', len(program.inputs))},",
+        f"    {_table('kInputs', len(program.tensor_inputs))},",
         f"    {_table('kOutputs', len(program.outputs))},",
         f"    {_table('kTargets', len(builds))},",
         "}};",
@@ -137,7 +137,7 @@ def _symbols(builds: Sequence[Build]) -> list[str]:
 
 def _dtypes(models: Sequence[Lowered]) -> list[str]:
     program = models[0].program
-    used = {spec.dtype for spec in (*program.inputs, *program.outputs)}
+    used = {spec.dtype for spec in (*program.tensor_inputs, *program.outputs)}
     used |= {weight.dtype for weight in program.weights}
     rows = [
         (
@@ -158,7 +158,7 @@ def _dims(models: Sequence[Lowered]) -> list[str]:
     """Every shape and every list of strides once."""
     program = models[0].program
     used = {_static(weight.shape) for weight in program.weights}
-    for spec in (*program.inputs, *program.outputs):
+    for spec in (*program.tensor_inputs, *program.outputs):
         used |= {_static(spec.shape), _static(spec.strides)}
     lines = [
         line
