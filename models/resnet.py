@@ -13,18 +13,17 @@ activations keep a scale that half precision holds well.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-CLASSES = 1000
-IMAGE = 224
-"""Height and width of the input in pixels."""
+from models import seeded
 
-SEED = 0
+CLASSES = 1000
+IMAGE = {"base": 224, "small": 64}
+"""Height and width of the input in pixels. The network is the same."""
 
 
 class Bottleneck(nn.Module):
@@ -61,7 +60,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Takes images ``[batch, 3, 224, 224]``; gives logits ``[batch, 1000]``."""
+    """Takes images ``[batch, 3, image, image]``; gives logits ``[batch, 1000]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,19 +92,6 @@ def _stage(inputs: int, width: int, *, blocks: int, stride: int) -> nn.Sequentia
     return nn.Sequential(*layers)
 
 
-def _uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
-    """Draws a float32 tensor from [low, high), seeded by ``SEED`` and its own name.
-
-    A tensor does not depend on the others, so another layer changes no weights of this one. Uniform
-    and not normal numbers: those are random bits scaled, the same on every CPU, whereas the
-    logarithms and cosines behind a normal number are rounded differently by each instruction set.
-    """
-    digest = hashlib.sha256(f"{SEED}:{name}".encode()).digest()
-    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    bits = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
-    return bits * (high - low) + low
-
-
 def seeded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """Draws a float32 state dict for ``model``, the same on every machine.
 
@@ -120,19 +106,19 @@ def seeded_weights(model: nn.Module) -> dict[str, torch.Tensor]:
             weights[name] = torch.zeros(shape, dtype=torch.int64)
         elif len(shape) == 4:
             bound = math.sqrt(6.0 / math.prod(shape[1:]))
-            weights[name] = _uniform(name, shape, -bound, bound)
+            weights[name] = seeded.uniform(name, shape, -bound, bound)
         elif layer == "fc":
             bound = math.sqrt(3.0 / 2048)
-            weights[name] = _uniform(name, shape, -bound, bound)
+            weights[name] = seeded.uniform(name, shape, -bound, bound)
         elif kind == "running_mean":
-            weights[name] = _uniform(name, shape, -0.25, 0.25)
+            weights[name] = seeded.uniform(name, shape, -0.25, 0.25)
         elif kind == "running_var":
-            weights[name] = _uniform(name, shape, 0.5, 1.5)
+            weights[name] = seeded.uniform(name, shape, 0.5, 1.5)
         elif kind == "weight":
             low, high = (0.1, 0.4) if layer.endswith("bn3") else (0.6, 1.2)
-            weights[name] = _uniform(name, shape, low, high)
+            weights[name] = seeded.uniform(name, shape, low, high)
         elif kind == "bias":
-            weights[name] = _uniform(name, shape, -0.2, 0.2)
+            weights[name] = seeded.uniform(name, shape, -0.2, 0.2)
         else:
             raise AssertionError(f"no rule for the weight {name}")
     return weights
@@ -145,15 +131,17 @@ def _read_weights(path: str) -> Mapping[str, torch.Tensor]:
     return load_file(path)
 
 
-def build(weights: str | None = None) -> ResNet50:
+def build(size: str = "base", weights: str | None = None) -> ResNet50:
     """Builds the network in float32 on the CPU, in evaluation mode.
 
     Args:
+      size: a key of ``IMAGE``; the network is the same for each.
       weights: path of a safetensors file with torchvision's keys, or ``None`` for seeded weights.
 
     Raises:
       RuntimeError: the file lacks a weight, has one too many or one of another shape.
     """
+    assert size in IMAGE
     with torch.device("meta"):
         model = ResNet50()
     state = seeded_weights(model) if weights is None else _read_weights(weights)
@@ -161,23 +149,40 @@ def build(weights: str | None = None) -> ResNet50:
     return model.eval().requires_grad_(False)
 
 
-def example_input(batch: int = 1, seed: int = 0) -> torch.Tensor:
-    """Draws an input: float32 ``[batch, 3, 224, 224]``, of mean 0 and variance 1.
+def example_input(batch: int = 1, seed: int = 0, image: int = 224) -> torch.Tensor:
+    """Draws an input: float32 ``[batch, 3, image, image]``, of mean 0 and variance 1.
 
     Squares of 32 pixels with noise on top: the network averages plain noise away, so that all noise
     images would get nearly the same logits.
     """
     bound = math.sqrt(1.5)
-    squares = _uniform(f"squares:{seed}", (batch, 3, IMAGE // 32, IMAGE // 32), -bound, bound)
-    noise = _uniform(f"noise:{seed}", (batch, 3, IMAGE, IMAGE), -bound, bound)
+    shape = (batch, 3, image // 32, image // 32)
+    squares = seeded.uniform(f"squares:{seed}", shape, -bound, bound)
+    noise = seeded.uniform(f"noise:{seed}", (batch, 3, image, image), -bound, bound)
     return noise + squares.repeat_interleave(32, dim=2).repeat_interleave(32, dim=3)
 
 
-def export(batch: int = 1, weights: str | None = None) -> torch.export.ExportedProgram:
+def example_inputs(size: str = "base", batch: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Draws the arguments of ``forward``, in float32."""
+    return {"x": example_input(batch, seed, IMAGE[size])}
+
+
+def export(
+    size: str = "base",
+    batch: int = 1,
+    dtype: str = "float16",
+    dynamic: bool = False,
+    weights: str | None = None,
+) -> torch.export.ExportedProgram:
     """The entry point of ``aoti_export``.
 
-    The program takes one float16 tensor ``[batch, 3, 224, 224]``, contiguous (NCHW), and gives
-    float16 logits ``[batch, 1000]``.
+    The program takes one tensor ``[batch, 3, image, image]``, contiguous (NCHW), and gives logits
+    ``[batch, 1000]``, both of ``dtype``. With ``dynamic``, one program for every batch up to
+    ``batch``.
     """
-    model = build(weights).half()
-    return torch.export.export(model, (example_input(batch).half(),), strict=False)
+    shapes = None
+    if dynamic:
+        shapes = {"x": {0: torch.export.Dim("batch", max=batch)}}
+        batch = 2  # an example is traced; a batch of 1 would be taken for a constant
+    model = build(weights=weights)
+    return seeded.export(model, example_inputs(size, batch), dtype, shapes)

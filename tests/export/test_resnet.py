@@ -80,17 +80,17 @@ def test_weights_file(tmp_path: Path, model: resnet.ResNet50) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["fc.bias"] += 1
     save_file(state, tmp_path / "w.safetensors")
-    loaded = resnet.build(str(tmp_path / "w.safetensors"))
+    loaded = resnet.build(weights=str(tmp_path / "w.safetensors"))
     assert torch.equal(loaded.fc.bias, model.fc.bias + 1)
     del state["layer2.0.conv1.weight"]
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(RuntimeError, match=r"layer2\.0\.conv1\.weight"):
-        resnet.build(str(tmp_path / "w.safetensors"))
+        resnet.build(weights=str(tmp_path / "w.safetensors"))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_export(batch: int) -> None:
-    program = resnet.export(batch)
+    program = resnet.export(batch=batch)
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     [user_input] = program.graph_signature.user_inputs
     [user_output] = program.graph_signature.user_outputs
