@@ -1,28 +1,30 @@
 // A libcuda.so.1 for machines with no GPU: how a test sets it up and looks into it.
 //
-// The simulator implements the functions of runtime/cuda_driver.h on host memory. A device address
-// is the address of host memory. Kernels are run by an executor, which is pluggable.
+// The simulator implements the functions of runtime/cuda_driver.h on host memory. Kernels of
+// machine code and PTX are run by the executor process (simulator/executor.h). Those of text images
+// (simulator/image.h) are run by a function that a test sets here; device memory can then be used
+// by the process at its own addresses.
 //
 // It is lazy where a GPU is fast: work enqueued on a stream is executed only when something waits
 // for it (a synchronization, an event another stream waits for). So a test sees each missing wait,
 // the same way every time: memory that is reused or freed too early is then still to be read.
 //
 // It is strict where a driver is lenient or crashes: a wrong handle, a range outside any
-// allocation, or a call without the right context returns an error and is counted as misuse.
+// allocation, or a call without the right context returns an error and is reported as misuse, on
+// stderr and by simulator_misuse.
 //
-// These functions are exported from libcuda.so.1 next to the driver's own. Environment variables,
-// read when the first driver function is called or by simulator_reset:
-//   SIMULATOR_DEVICES         number of devices (1)
-//   SIMULATOR_CAPABILITY      compute capability of every device ("9.0")
-//   SIMULATOR_DRIVER_VERSION  what cuDriverGetVersion reports (12080)
-//   SIMULATOR_FAIL            "function:n:code": see simulator_fail; "*" for any function
-//   SIMULATOR_HIDE            a function that cuGetProcAddress does not find
+// These functions are exported from libcuda.so.1 next to the driver's own. docs/simulator.md lists
+// the environment variables, which are read when the first driver function is called and by
+// simulator_reset.
 
 #ifndef AOTI_SIMULATOR_CONTROL_H_
 #define AOTI_SIMULATOR_CONTROL_H_
 
 #include <stddef.h>
 #include <stdint.h>
+
+// What cuDeviceGetName gives.
+#define SIMULATOR_DEVICE_NAME "rules_aoti simulator"
 
 #ifdef __cplusplus
 extern "C" {
@@ -57,6 +59,7 @@ typedef struct SimulatorLive {
 // is live stays.
 void simulator_reset(void);
 
+// Sets what runs the kernels of text images.
 void simulator_set_executor(SimulatorExecutor executor, void* user);
 
 // Lets the `nth` next call of `function` (any function if null), counted from 1, return `result`.
@@ -74,7 +77,8 @@ const char* simulator_failed(void);
 
 SimulatorLive simulator_live(void);
 
-// Each misuse since the last reset on a line; "" if there was none. Valid until the next call.
+// Each misuse, and each fault of a kernel, since the last reset on a line, none twice; "" if there
+// was none. Valid until the next call.
 const char* simulator_misuse(void);
 
 // Reports misuse unless [address, address + nbytes) lies within one live allocation. For executors.

@@ -3,11 +3,16 @@
 
 #include "runtime/driver.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <utility>
 
+#include "simulator/limits.h"
 #include "simulator/objects.h"
 
 namespace simulator {
@@ -16,49 +21,38 @@ using namespace aoti::cuda;  // NOLINT(build/namespaces): these are its function
 
 namespace {
 
-constexpr uint32_t kMostShared = 227 * 1024;
+constexpr Result kErrorFileNotFound = 301;
+constexpr Result kErrorUnknown = 999;
+
+constexpr int kAttributeStaticSharedMemory = 1;
+constexpr int kAttributeRegisters = 4;
 
 thread_local std::vector<CUctx_st*> current;
 
-struct ErrorText {
-  Result code;
-  const char* name;
-  const char* text;
-};
+CUctx_st* Current() { return current.empty() ? nullptr : current.back(); }
 
-constexpr ErrorText kErrors[] = {
-    {0, "CUDA_SUCCESS", "no error"},
-    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
-    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
-    {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
-    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
-    {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
-    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU",
-     "no kernel image is available for execution on the device"},
-    {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
-    {500, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
-    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
-};
+// Of drivers, too, these work whatever has happened in a context.
+bool WorksAfterFault(const char* function) {
+  for (const char* prefix : {"cuInit", "cuDriver", "cuDevice", "cuCtx"}) {
+    if (std::strncmp(function, prefix, std::strlen(prefix)) == 0) return true;
+  }
+  return false;
+}
 
 // What every function does first: it takes the lock, counts the call and sees whether it is to
 // fail.
 class Call {
  public:
   explicit Call(const char* function) : machine_(Machine::Get()), lock_(machine_.mutex) {
-    if (!machine_.environment_read) machine_.ReadEnvironment();
-    ++machine_.calls[function];
-    if (machine_.fail_countdown != 0 &&
-        (machine_.fail_function.empty() || machine_.fail_function == function) &&
-        --machine_.fail_countdown == 0) {
-      injected_ = machine_.fail_result;
-      machine_.failed = function;
-      machine_.contexts_gone = std::strcmp(function, "cuCtxPushCurrent") == 0;
-    } else if (machine_.contexts_gone && std::strcmp(function, "cuCtxPushCurrent") == 0) {
-      injected_ = machine_.fail_result;
-    } else if (!machine_.initialized && std::strcmp(function, "cuInit") != 0) {
+    injected_ = machine_.Count(function);
+    if (injected_ != kSuccess || std::strcmp(function, "cuInit") == 0) return;
+    if (!machine_.initialized) {
       injected_ = kErrorNotInitialized;
+    } else if (machine_.process != getpid()) {
+      injected_ = machine_.Misuse(kErrorNotInitialized,
+                                  "a process forked from one that uses the driver cannot use it");
+    } else if (Current() != nullptr && !WorksAfterFault(function)) {
+      injected_ = Current()->sticky;
     }
   }
 
@@ -82,8 +76,6 @@ class Call {
 #define SIMULATOR_RELEASING_CALL(name) \
   const Call call(name);               \
   Machine& machine = call.machine()
-
-CUctx_st* Current() { return current.empty() ? nullptr : current.back(); }
 
 #define SIMULATOR_NEED_CONTEXT(name)                                                 \
   CUctx_st* const context = Current();                                               \
@@ -145,14 +137,14 @@ void Clear(Machine& machine, Table<T>* table, CUctx_st* context, const char* wha
 }
 
 void ClearMemory(Machine& machine, CUctx_st* context) {
-  for (auto entry = machine.device_memory.begin(); entry != machine.device_memory.end();) {
-    if (entry->second.context != context) {
-      ++entry;
-      continue;
-    }
-    machine.Misuse(0, "a context is destroyed before its device memory");
-    std::free(reinterpret_cast<void*>(entry->first));
-    entry = machine.device_memory.erase(entry);
+  std::vector<DevicePointer> left;
+  for (const auto& [address, block] : machine.memory.blocks()) {
+    if (block.context == context) left.push_back(address);
+  }
+  for (const DevicePointer address : left) {
+    machine.Misuse(0, "a context is destroyed before its device memory: " +
+                          machine.memory.blocks().at(address).Name());
+    machine.memory.Free(address);
   }
   for (auto entry = machine.host_memory.begin(); entry != machine.host_memory.end();) {
     if (entry->second.context != context) {
@@ -178,57 +170,132 @@ void DestroyContext(Machine& machine, CUctx_st* context) {
   machine.contexts.erase(context);
 }
 
-// Checks a launch and copies its parameters.
-Result Bind(Machine& machine, Function function, const unsigned* grid, const unsigned* block,
-            unsigned shared, unsigned cluster, void** params, void** extra, BoundLaunch* launch) {
-  CUctx_st* context = Current();
-  bool known = false;
-  for (const auto& [handle, module] : machine.modules) {
-    for (const auto& candidate : module->functions) known = known || candidate.get() == function;
+// What the caller gives as a kernel's parameters: a pointer to each, or one buffer.
+struct GivenParameters {
+  void** each;
+  void** extra;
+};
+
+constexpr uintptr_t kExtraBuffer = 1;  // CU_LAUNCH_PARAM_BUFFER_POINTER
+constexpr uintptr_t kExtraSize = 2;    // CU_LAUNCH_PARAM_BUFFER_SIZE
+
+// "3 parameters of 24 bytes: in_ptr0 (8), out_ptr0 (8), xnumel (4)".
+std::string Layout(const KernelImage& image) {
+  std::string text = std::to_string(image.params.size()) + " parameters of " +
+                     std::to_string(image.ParameterBytes()) + " bytes";
+  for (size_t i = 0; i < image.params.size(); ++i) {
+    const Parameter& parameter = image.params[i];
+    text += i == 0 ? ": " : ", ";
+    text += parameter.name.empty() ? std::to_string(i) : parameter.name;
+    text += " (" + std::to_string(parameter.size) + ")";
   }
-  if (!known || function->context != context) {
-    return machine.Misuse(kErrorInvalidHandle, "a launch of a function of no loaded module");
+  return text;
+}
+
+// Copies the parameters, "" or what is wrong with them.
+std::string CopyParameters(Machine& machine, const KernelImage& image, GivenParameters given,
+                           std::vector<std::vector<unsigned char>>* values) {
+  values->clear();
+  if (given.extra != nullptr) {
+    const unsigned char* buffer = nullptr;
+    size_t nbytes = 0;
+    for (void** entry = given.extra; *entry != nullptr; entry += 2) {
+      const auto key = reinterpret_cast<uintptr_t>(entry[0]);
+      if (key == kExtraBuffer) buffer = static_cast<const unsigned char*>(entry[1]);
+      if (key == kExtraSize) nbytes = *static_cast<const size_t*>(entry[1]);
+    }
+    if (given.each != nullptr) return "parameters are given twice, one by one and as a buffer";
+    if (nbytes != image.ParameterBytes() || buffer == nullptr) {
+      return "the parameter buffer has " + std::to_string(nbytes) + " bytes, the kernel takes " +
+             Layout(image);
+    }
+    for (const Parameter& parameter : image.params) {
+      values->emplace_back(buffer + parameter.offset, buffer + parameter.offset + parameter.size);
+    }
+    return "";
+  }
+  for (size_t i = 0; i < image.params.size(); ++i) {
+    void* from = nullptr;
+    values->emplace_back(image.params[i].size);
+    if (given.each == nullptr || !machine.ReadHost(given.each + i, &from, sizeof from) ||
+        !machine.ReadHost(from, values->back().data(), image.params[i].size)) {
+      return image.Argument(i) + " is not there to be read; the kernel takes " + Layout(image);
+    }
+  }
+  return "";
+}
+
+// A pointer that no device memory can be at: arguments in a wrong order, or one too few.
+std::string CheckPointers(const Machine& machine, const BoundLaunch& launch) {
+  const KernelImage& image = launch.function->image;
+  for (size_t i = 0; i < image.params.size(); ++i) {
+    DevicePointer address = 0;
+    if (!image.params[i].pointer || launch.params[i].size() != sizeof address) continue;
+    std::memcpy(&address, launch.params[i].data(), sizeof address);
+    if (address == 0 || machine.memory.Owns(address)) continue;
+    return image.Argument(i) + " is a pointer, and its value is no address of device memory; the " +
+           "kernel takes " + Layout(image);
+  }
+  return "";
+}
+
+bool IsFunctionOf(const Machine& machine, Function function, const CUctx_st* context) {
+  for (const auto& [handle, module] : machine.modules) {
+    for (const auto& candidate : module->functions) {
+      if (candidate.get() == function) return function->context == context;
+    }
+  }
+  return false;
+}
+
+// Checks a launch, which reports call `origin`, and copies its parameters.
+Result Bind(Machine& machine, Function function, const Shape& shape, GivenParameters given,
+            const std::string& origin, BoundLaunch* launch) {
+  if (!IsFunctionOf(machine, function, Current())) {
+    return machine.Misuse(kErrorInvalidHandle,
+                          origin +
+                              ": the function is of no module that is loaded in the current "
+                              "context");
   }
   const KernelImage& image = function->image;
-  const auto fault = [&](const char* what) {
-    return machine.Misuse(kErrorInvalidValue, "launch of " + image.name + ": " + what);
+  const auto fault = [&](Result result, const std::string& what) {
+    return machine.Misuse(result, "kernel " + image.name + ", " + origin + ": " + what);
   };
-  for (int i = 0; i < 3; ++i) {
-    if (grid[i] == 0 || block[i] == 0) return fault("an empty grid or block");
-  }
-  if (uint64_t{block[0]} * block[1] * block[2] > image.threads) return fault("too many threads");
-  if (shared > function->max_shared) return fault("more shared memory than was asked for");
-  if (cluster != image.cluster) return fault("another cluster than the kernel was compiled for");
-  if (grid[0] % cluster != 0) return fault("a grid that is no multiple of the cluster");
-  if (extra != nullptr || (params == nullptr && !image.params.empty())) return fault("no params");
+  const Excess excess =
+      CheckShape(LimitsOf(machine.major, machine.minor), image, shape, function->max_shared);
+  if (excess.result != kSuccess) return fault(excess.result, excess.what);
   launch->function = function;
-  std::memcpy(launch->grid, grid, sizeof launch->grid);
-  std::memcpy(launch->block, block, sizeof launch->block);
-  launch->cluster = cluster;
-  launch->shared_memory = shared;
-  launch->params.clear();
-  for (size_t i = 0; i < image.params.size(); ++i) {
-    if (params[i] == nullptr) return fault("a null parameter");
-    const auto* bytes = static_cast<const unsigned char*>(params[i]);
-    launch->params.emplace_back(bytes, bytes + image.params[i]);
-  }
-  return kSuccess;
+  std::memcpy(launch->grid, shape.grid, sizeof launch->grid);
+  std::memcpy(launch->block, shape.block, sizeof launch->block);
+  launch->cluster = shape.cluster;
+  launch->shared_memory = shape.shared;
+  std::string wrong = CopyParameters(machine, image, given, &launch->params);
+  if (wrong.empty()) wrong = CheckPointers(machine, *launch);
+  return wrong.empty() ? kSuccess : fault(kErrorInvalidValue, wrong);
 }
 
 Result BindNode(Machine& machine, const KernelNodeParams& params, unsigned cluster,
                 BoundLaunch* launch) {
-  const unsigned grid[] = {params.grid_x, params.grid_y, params.grid_z};
-  const unsigned block[] = {params.block_x, params.block_y, params.block_z};
   if (params.kernel != nullptr || params.context != nullptr) {
     return machine.Misuse(kErrorInvalidValue, "kernel node: only functions are supported");
   }
-  return Bind(machine, params.function, grid, block, params.shared_memory, cluster, params.params,
-              params.extra, launch);
+  const Shape shape = {{params.grid_x, params.grid_y, params.grid_z},
+                       {params.block_x, params.block_y, params.block_z},
+                       cluster,
+                       params.shared_memory};
+  return Bind(machine, params.function, shape, {params.params, params.extra},
+              "as the node of a graph", launch);
 }
 
-Result EnqueueLaunch(Machine& machine, Stream handle, const char* name, BoundLaunch launch) {
+Result Launch(Machine& machine, Stream handle, const char* name, Function function,
+              const Shape& shape, GivenParameters given) {
   CUstream_st* stream = Resolve(machine, handle, name);
   if (stream == nullptr) return kErrorInvalidHandle;
+  BoundLaunch launch;
+  launch.number = ++machine.launches;
+  launch.origin = "launch " + std::to_string(launch.number);
+  const Result result = Bind(machine, function, shape, given, launch.origin, &launch);
+  if (result != kSuccess) return result;
   machine.Enqueue(stream, [&machine, launch = std::move(launch)] { machine.Execute(launch); });
   return kSuccess;
 }
@@ -295,14 +362,73 @@ CUgraphNode_st* ExecNode(Machine& machine, GraphExec exec, GraphNode node,
   return &exec->nodes[node->index];
 }
 
+// Told once, so that nobody takes what follows for a GPU's work.
+void Announce(Machine& machine) {
+  const char* quiet = std::getenv("SIMULATOR_QUIET");
+  if (machine.announced || (quiet != nullptr && std::strcmp(quiet, "1") == 0)) return;
+  machine.announced = true;
+  std::fprintf(stderr,
+               "simulator: there is no GPU at work: kernels for compute capability %d.%d are "
+               "simulated on the CPU\n",
+               machine.major, machine.minor);
+}
+
+// Whether memory to copy from or to is the host's; a misuse was recorded if it is the device's.
+bool IsHost(Machine& machine, const void* pointer, const char* function) {
+  if (!machine.memory.Owns(reinterpret_cast<DevicePointer>(pointer))) return true;
+  machine.Misuse(0, std::string(function) + ": the host's memory is an address of the device");
+  return false;
+}
+
+// Lets the executor process read machine code or PTX; reads a text by itself.
+Result ReadModule(Machine& machine, const void* image, std::vector<KernelImage>* kernels,
+                  std::string* fault) {
+  size_t nbytes = 0;
+  const ImageKind kind = Identify(image, &nbytes);
+  const std::string bytes(static_cast<const char*>(image), nbytes);
+  if (kind == ImageKind::kText) {
+    return ParseImage(bytes, kernels, fault) ? kSuccess : kErrorInvalidImage;
+  }
+  if (kind == ImageKind::kUnknown) {
+    *fault = "neither machine code (ELF) nor PTX";
+    return kErrorInvalidImage;
+  }
+  Announce(machine);
+  const std::string head = "module " + std::to_string(++machine.modules_loaded);
+  const ExecutorProcess::Reply reply = machine.process_executor.Ask(&machine.memory, head, bytes);
+  if (reply.head == "module" && ParseImage(reply.body, kernels, fault)) return kSuccess;
+  *fault = reply.head == "module" ? "the executor's answer: " + *fault : reply.body;
+  // Not wrong in the caller's eyes, so it is told what the caller may not pass on.
+  if (reply.head != "refused") machine.Misuse(0, "loading a module: " + *fault);
+  if (reply.head == "refused") return kErrorInvalidImage;
+  return reply.head == "failed" ? kErrorFileNotFound : kErrorUnknown;
+}
+
+void WriteLog(const std::string& text, unsigned num_options, const int* options, void** values) {
+  char* log = nullptr;
+  size_t size = 0;
+  for (unsigned i = 0; i < num_options; ++i) {
+    if (options[i] == kJitErrorLogBuffer) log = static_cast<char*>(values[i]);
+    if (options[i] == kJitErrorLogBufferSize) size = reinterpret_cast<size_t>(values[i]);
+  }
+  if (log == nullptr || size == 0) return;
+  std::strncpy(log, text.c_str(), size - 1);
+  log[size - 1] = '\0';
+}
+
 }  // namespace
 
 namespace entry {
 
 Result Init(unsigned) {
   SIMULATOR_CALL("cuInit");
+  if (!machine.environment_fault.empty()) {
+    return machine.Misuse(kErrorInvalidValue, machine.environment_fault);
+  }
   if (machine.devices == 0) return kErrorNoDevice;
+  if (machine.initialized && machine.process != getpid()) return kErrorNotInitialized;
   machine.initialized = true;
+  machine.process = getpid();
   return kSuccess;
 }
 
@@ -313,17 +439,13 @@ Result DriverGetVersion(int* version) {
 }
 
 Result GetErrorName(Result error, const char** text) {
-  for (const ErrorText& row : kErrors) {
-    if (row.code == error) return *text = row.name, kSuccess;
-  }
-  return *text = nullptr, kErrorInvalidValue;
+  const ErrorText* row = FindError(error);
+  return row == nullptr ? (*text = nullptr, kErrorInvalidValue) : (*text = row->name, kSuccess);
 }
 
 Result GetErrorString(Result error, const char** text) {
-  for (const ErrorText& row : kErrors) {
-    if (row.code == error) return *text = row.text, kSuccess;
-  }
-  return *text = nullptr, kErrorInvalidValue;
+  const ErrorText* row = FindError(error);
+  return row == nullptr ? (*text = nullptr, kErrorInvalidValue) : (*text = row->text, kSuccess);
 }
 
 Result DeviceGet(Device* device, int ordinal) {
@@ -341,7 +463,7 @@ Result DeviceGetCount(int* count) {
 
 Result DeviceGetName(char* name, int size, Device) {
   SIMULATOR_CALL("cuDeviceGetName");
-  std::strncpy(name, "simulator", static_cast<size_t>(size));
+  std::strncpy(name, SIMULATOR_DEVICE_NAME, static_cast<size_t>(size));
   return kSuccess;
 }
 
@@ -408,23 +530,20 @@ Result ModuleLoadDataEx(Module* module, const void* image, unsigned num_options,
   SIMULATOR_NEED_CONTEXT("cuModuleLoadDataEx");
   std::vector<KernelImage> kernels;
   std::string fault;
-  if (!ParseImage(static_cast<const char*>(image), &kernels, &fault)) {
-    char* log = nullptr;
-    size_t size = 0;
-    for (unsigned i = 0; i < num_options; ++i) {
-      if (options[i] == kJitErrorLogBuffer) log = static_cast<char*>(values[i]);
-      if (options[i] == kJitErrorLogBufferSize) size = reinterpret_cast<size_t>(values[i]);
-    }
-    if (log != nullptr && size != 0) std::strncpy(log, fault.c_str(), size);
-    return kErrorInvalidImage;
+  const Result result = ReadModule(machine, image, &kernels, &fault);
+  if (result != kSuccess) {
+    WriteLog(fault, num_options, options, values);
+    return result;
   }
   for (const KernelImage& kernel : kernels) {
     if (!Runs(kernel, machine.major, machine.minor)) return kErrorNoBinaryForGpu;
   }
+  const Limits limits = LimitsOf(machine.major, machine.minor);
   *module = Create(&machine.modules, context);
   for (KernelImage& kernel : kernels) {
     auto function = std::make_unique<CUfunc_st>();
     function->context = context;
+    function->max_shared = limits.shared_default - std::min(limits.shared_default, kernel.shared);
     function->image = std::move(kernel);
     (*module)->functions.push_back(std::move(function));
   }
@@ -435,6 +554,11 @@ Result ModuleUnload(Module module) {
   SIMULATOR_RELEASING_CALL("cuModuleUnload");
   if (!Live(machine.modules, module) || module->context != Current()) {
     return machine.Misuse(kErrorInvalidHandle, "cuModuleUnload: not a module of this context");
+  }
+  for (const auto& function : module->functions) {
+    if (!function->image.id.empty()) {
+      machine.process_executor.Tell("unload " + function->image.id);
+    }
   }
   machine.modules.erase(module);
   return call.injected();
@@ -453,11 +577,18 @@ Result ModuleGetFunction(Function* function, Module module, const char* name) {
 
 Result FuncGetAttribute(int* value, int attribute, Function function) {
   SIMULATOR_CALL("cuFuncGetAttribute");
-  if (attribute != kFunctionAttributeMaxThreads) {
-    return machine.Misuse(kErrorInvalidValue, "cuFuncGetAttribute: an unknown attribute");
+  switch (attribute) {
+    case kFunctionAttributeMaxThreads:
+      return *value = static_cast<int>(function->image.threads), kSuccess;
+    case kFunctionAttributeMaxDynamicSharedMemory:
+      return *value = static_cast<int>(function->max_shared), kSuccess;
+    case kAttributeStaticSharedMemory:
+      return *value = static_cast<int>(function->image.shared), kSuccess;
+    case kAttributeRegisters:
+      return *value = static_cast<int>(function->image.registers), kSuccess;
+    default:
+      return machine.Misuse(kErrorInvalidValue, "cuFuncGetAttribute: an unknown attribute");
   }
-  *value = static_cast<int>(function->image.threads);
-  return kSuccess;
 }
 
 Result FuncSetAttribute(Function function, int attribute, int value) {
@@ -465,7 +596,10 @@ Result FuncSetAttribute(Function function, int attribute, int value) {
   if (attribute != kFunctionAttributeMaxDynamicSharedMemory) {
     return machine.Misuse(kErrorInvalidValue, "cuFuncSetAttribute: an unknown attribute");
   }
-  if (value < 0 || static_cast<uint32_t>(value) > kMostShared) return kErrorInvalidValue;
+  const uint32_t most = LimitsOf(machine.major, machine.minor).shared_optin;
+  if (value < 0 || static_cast<uint32_t>(value) + function->image.shared > most) {
+    return kErrorInvalidValue;  // without a report: it is a way to ask
+  }
   function->max_shared = static_cast<uint32_t>(value);
   return kSuccess;
 }
@@ -479,13 +613,8 @@ Result LaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigne
                     unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_memory,
                     Stream stream, void** params, void** extra) {
   SIMULATOR_CALL("cuLaunchKernel");
-  const unsigned grid[] = {grid_x, grid_y, grid_z};
-  const unsigned block[] = {block_x, block_y, block_z};
-  BoundLaunch launch;
-  const Result result =
-      Bind(machine, function, grid, block, shared_memory, 1, params, extra, &launch);
-  if (result != kSuccess) return result;
-  return EnqueueLaunch(machine, stream, "cuLaunchKernel", std::move(launch));
+  const Shape shape = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, 1, shared_memory};
+  return Launch(machine, stream, "cuLaunchKernel", function, shape, {params, extra});
 }
 
 Result LaunchKernelEx(const LaunchConfig* config, Function function, void** params, void** extra) {
@@ -498,36 +627,36 @@ Result LaunchKernelEx(const LaunchConfig* config, Function function, void** para
     }
     cluster = attribute.value.cluster.x;
   }
-  const unsigned grid[] = {config->grid_x, config->grid_y, config->grid_z};
-  const unsigned block[] = {config->block_x, config->block_y, config->block_z};
-  BoundLaunch launch;
-  const Result result =
-      Bind(machine, function, grid, block, config->shared_memory, cluster, params, extra, &launch);
-  if (result != kSuccess) return result;
-  return EnqueueLaunch(machine, config->stream, "cuLaunchKernelEx", std::move(launch));
+  const Shape shape = {{config->grid_x, config->grid_y, config->grid_z},
+                       {config->block_x, config->block_y, config->block_z},
+                       cluster,
+                       config->shared_memory};
+  return Launch(machine, config->stream, "cuLaunchKernelEx", function, shape, {params, extra});
 }
 
 Result MemAlloc(DevicePointer* address, size_t nbytes) {
   SIMULATOR_CALL("cuMemAlloc");
   SIMULATOR_NEED_CONTEXT("cuMemAlloc");
   if (nbytes == 0) return machine.Misuse(kErrorInvalidValue, "cuMemAlloc: 0 bytes");
-  // Padded to the alignment; the exact size is what ranges are checked against.
-  void* memory = std::aligned_alloc(512, (nbytes + 511) / 512 * 512);
-  if (memory == nullptr) return kErrorOutOfMemory;
-  std::memset(memory, 0xA5, nbytes);  // nothing may rely on zeros
-  *address = reinterpret_cast<DevicePointer>(memory);
-  machine.device_memory[*address] = {context, nbytes};
-  return kSuccess;
+  const std::string fault = machine.memory.Reserve();
+  if (!fault.empty()) return machine.Misuse(kErrorOutOfMemory, fault);
+  *address = machine.memory.Allocate(context, nbytes);
+  return *address == 0 ? kErrorOutOfMemory : kSuccess;
 }
 
 Result MemFree(DevicePointer address) {
   SIMULATOR_RELEASING_CALL("cuMemFree");
-  const auto found = machine.device_memory.find(address);
-  if (found == machine.device_memory.end() || found->second.context != Current()) {
-    return machine.Misuse(kErrorInvalidValue, "cuMemFree: not memory of the current context");
+  const auto found = machine.memory.blocks().find(address);
+  if (found == machine.memory.blocks().end()) {
+    std::string what = machine.memory.Fault(address, 1);
+    if (what.empty()) what = "is not the beginning of an allocation";
+    return machine.Misuse(kErrorInvalidValue, "cuMemFree: the address " + what);
   }
-  machine.device_memory.erase(found);
-  std::free(reinterpret_cast<void*>(address));
+  if (found->second.context != Current()) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuMemFree: " + found->second.Name() + " is not of the current context");
+  }
+  machine.memory.Free(address);
   return call.injected();
 }
 
@@ -553,10 +682,12 @@ Result MemcpyHtoDAsync(DevicePointer dst, const void* src, size_t nbytes, Stream
   SIMULATOR_CALL("cuMemcpyHtoDAsync");
   CUstream_st* stream = Resolve(machine, handle, "cuMemcpyHtoDAsync");
   if (stream == nullptr) return kErrorInvalidHandle;
-  if (!machine.CheckRange(dst, nbytes, "cuMemcpyHtoDAsync")) return kErrorInvalidValue;
-  machine.Enqueue(stream, [&machine, dst, src, nbytes] {
-    if (!machine.CheckRange(dst, nbytes, "cuMemcpyHtoDAsync")) return;
-    std::memcpy(reinterpret_cast<void*>(dst), src, nbytes);
+  if (!machine.CheckRange(dst, nbytes, "cuMemcpyHtoDAsync") ||
+      !IsHost(machine, src, "cuMemcpyHtoDAsync")) {
+    return kErrorInvalidValue;
+  }
+  machine.Enqueue(stream, [&machine, context = stream->context, dst, src, nbytes] {
+    machine.ExecuteStore(context, dst, src, nbytes);
   });
   return kSuccess;
 }
@@ -565,10 +696,12 @@ Result MemcpyDtoHAsync(void* dst, DevicePointer src, size_t nbytes, Stream handl
   SIMULATOR_CALL("cuMemcpyDtoHAsync");
   CUstream_st* stream = Resolve(machine, handle, "cuMemcpyDtoHAsync");
   if (stream == nullptr) return kErrorInvalidHandle;
-  if (!machine.CheckRange(src, nbytes, "cuMemcpyDtoHAsync")) return kErrorInvalidValue;
-  machine.Enqueue(stream, [&machine, dst, src, nbytes] {
-    if (!machine.CheckRange(src, nbytes, "cuMemcpyDtoHAsync")) return;
-    std::memcpy(dst, reinterpret_cast<const void*>(src), nbytes);
+  if (!machine.CheckRange(src, nbytes, "cuMemcpyDtoHAsync") ||
+      !IsHost(machine, dst, "cuMemcpyDtoHAsync")) {
+    return kErrorInvalidValue;
+  }
+  machine.Enqueue(stream, [&machine, context = stream->context, dst, src, nbytes] {
+    machine.ExecuteLoad(context, dst, src, nbytes);
   });
   return kSuccess;
 }
@@ -577,7 +710,13 @@ Result MemcpyDtoDAsync(DevicePointer dst, DevicePointer src, size_t nbytes, Stre
   SIMULATOR_CALL("cuMemcpyDtoDAsync");
   CUstream_st* stream = Resolve(machine, handle, "cuMemcpyDtoDAsync");
   if (stream == nullptr) return kErrorInvalidHandle;
-  machine.Enqueue(stream, [&machine, dst, src, nbytes] { machine.ExecuteCopy(dst, src, nbytes); });
+  if (!machine.CheckRange(dst, nbytes, "cuMemcpyDtoDAsync") ||
+      !machine.CheckRange(src, nbytes, "cuMemcpyDtoDAsync")) {
+    return kErrorInvalidValue;
+  }
+  machine.Enqueue(stream, [&machine, context = stream->context, dst, src, nbytes] {
+    machine.ExecuteCopy(context, dst, src, nbytes);
+  });
   return kSuccess;
 }
 
@@ -585,8 +724,10 @@ Result MemsetD8Async(DevicePointer dst, unsigned char byte, size_t nbytes, Strea
   SIMULATOR_CALL("cuMemsetD8Async");
   CUstream_st* stream = Resolve(machine, handle, "cuMemsetD8Async");
   if (stream == nullptr) return kErrorInvalidHandle;
-  machine.Enqueue(stream,
-                  [&machine, dst, byte, nbytes] { machine.ExecuteFill(dst, byte, nbytes); });
+  if (!machine.CheckRange(dst, nbytes, "cuMemsetD8Async")) return kErrorInvalidValue;
+  machine.Enqueue(stream, [&machine, context = stream->context, dst, byte, nbytes] {
+    machine.ExecuteFill(context, dst, byte, nbytes);
+  });
   return kSuccess;
 }
 
@@ -791,10 +932,19 @@ Result GraphLaunch(GraphExec exec, Stream handle) {
   }
   // A launch keeps the parameters of its time, and follows the launch before it.
   const Position before = exec->last;
-  exec->last = machine.Enqueue(stream, [&machine, before, nodes = exec->nodes] {
-    machine.Drain(before);
-    for (const CUgraphNode_st& node : nodes) machine.ExecuteNode(node);
-  });
+  std::vector<CUgraphNode_st> nodes = exec->nodes;
+  const std::string graph = std::to_string(++machine.graph_launches);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i].kind != CUgraphNode_st::kKernel) continue;
+    nodes[i].launch.number = ++machine.launches;
+    nodes[i].launch.origin = "launch " + std::to_string(nodes[i].launch.number) + " (node " +
+                             std::to_string(i + 1) + " of graph launch " + graph + ")";
+  }
+  exec->last = machine.Enqueue(
+      stream, [&machine, before, context = stream->context, nodes = std::move(nodes)] {
+        machine.Drain(before);
+        for (const CUgraphNode_st& node : nodes) machine.ExecuteNode(context, node);
+      });
   return kSuccess;
 }
 
@@ -820,7 +970,75 @@ AOTI_CUDA_OPTIONAL_FUNCTIONS(SIMULATOR_CHECK)
 const Entry kEntries[] = {AOTI_CUDA_FUNCTIONS(SIMULATOR_ENTRY)
                               AOTI_CUDA_OPTIONAL_FUNCTIONS(SIMULATOR_ENTRY)};
 
+constexpr ErrorText kErrors[] = {
+    {0, "CUDA_SUCCESS", "no error"},
+    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {4, "CUDA_ERROR_DEINITIALIZED", "driver shutting down"},
+    {34, "CUDA_ERROR_STUB_LIBRARY", "CUDA driver is a stub library"},
+    {46, "CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"},
+    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU",
+     "no kernel image is available for execution on the device"},
+    {214, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
+    {218, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"},
+    {222, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+     "the provided PTX was compiled with an unsupported toolchain."},
+    {301, "CUDA_ERROR_FILE_NOT_FOUND", "file not found"},
+    {304, "CUDA_ERROR_OPERATING_SYSTEM", "OS call failed or operation not supported on this OS"},
+    {400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {401, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
+    {500, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {600, "CUDA_ERROR_NOT_READY", "device not ready"},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {701, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"},
+    {702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
+    {709, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
+    {710, "CUDA_ERROR_ASSERT", "device-side assert triggered"},
+    {714, "CUDA_ERROR_HARDWARE_STACK_ERROR", "hardware stack error"},
+    {715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "an illegal instruction was encountered"},
+    {716, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
+    {717, "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+     "operation not supported on global/shared address space"},
+    {718, "CUDA_ERROR_INVALID_PC", "invalid program counter"},
+    {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {802, "CUDA_ERROR_SYSTEM_NOT_READY", "system not yet initialized"},
+    {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+     "system has unsupported display driver / cuda driver combination"},
+    {900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
+    {912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "misconfigured or unsupported cluster size"},
+    {999, "CUDA_ERROR_UNKNOWN", "unknown error"},
+};
+
 }  // namespace
+
+const ErrorText* FindError(Result code) {
+  for (const ErrorText& row : kErrors) {
+    if (row.code == code) return &row;
+  }
+  return nullptr;
+}
+
+const ErrorText* FindError(const std::string& name) {
+  for (const ErrorText& row : kErrors) {
+    if (row.name == name) return &row;
+  }
+  return nullptr;
+}
+
+bool IsFunction(const std::string& name) {
+  for (const Entry& entry : kEntries) {
+    if (entry.name == name) return true;
+  }
+  return false;
+}
+
 }  // namespace simulator
 
 extern "C" {

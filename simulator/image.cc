@@ -1,6 +1,10 @@
 #include "simulator/image.h"
 
+#include <elf.h>
+
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <sstream>
 #include <tuple>
 
@@ -18,27 +22,127 @@ bool ParseTarget(const std::string& text, KernelImage* kernel) {
   return (kind == "sm" || kernel->ptx) && capability > 0;
 }
 
+std::vector<std::string> Split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+uint32_t Number(const std::string& text) {
+  return static_cast<uint32_t>(std::strtoul(text.c_str(), nullptr, 10));
+}
+
+// A parameter lies at the next multiple of its size.
+void PlaceParameters(const std::vector<std::string>& sizes, KernelImage* kernel) {
+  size_t end = 0;
+  for (const std::string& text : sizes) {
+    Parameter parameter;
+    parameter.size = std::max<size_t>(1, Number(text));
+    parameter.offset = (end + parameter.size - 1) / parameter.size * parameter.size;
+    end = parameter.offset + parameter.size;
+    kernel->params.push_back(parameter);
+  }
+}
+
+bool NameParameters(const std::vector<std::string>& names, KernelImage* kernel) {
+  if (names.size() != kernel->params.size()) return false;
+  for (size_t i = 0; i < names.size(); ++i) {
+    kernel->params[i].pointer = names[i].compare(0, 1, "*") == 0;
+    kernel->params[i].name = names[i].substr(kernel->params[i].pointer ? 1 : 0);
+  }
+  return true;
+}
+
 bool ParseField(const std::string& field, KernelImage* kernel) {
   const size_t equals = field.find('=');
   if (equals == std::string::npos) return false;
   const std::string key = field.substr(0, equals);
   const std::string value = field.substr(equals + 1);
   if (key == "target") return ParseTarget(value, kernel);
-  if (key == "threads") kernel->threads = static_cast<uint32_t>(std::atoi(value.c_str()));
-  if (key == "shared") kernel->shared = static_cast<uint32_t>(std::atoi(value.c_str()));
-  if (key == "cluster") kernel->cluster = static_cast<uint32_t>(std::atoi(value.c_str()));
+  if (key == "names") return NameParameters(Split(value), kernel);
   if (key == "params") {
-    std::istringstream sizes(value);
-    for (std::string size; std::getline(sizes, size, ',');) {
-      kernel->params.push_back(static_cast<size_t>(std::atoi(size.c_str())));
-    }
+    PlaceParameters(Split(value), kernel);
+  } else if (key == "threads") {
+    kernel->threads = Number(value);
+  } else if (key == "exact") {
+    kernel->exact = value == "1";
+  } else if (key == "static") {
+    kernel->shared = Number(value);
+  } else if (key == "registers") {
+    kernel->registers = Number(value);
+  } else if (key == "cluster") {
+    kernel->cluster = Number(value);
+  } else if (key == "id") {
+    kernel->id = value;
+  } else {
+    return false;
   }
   return true;
 }
 
+// The end of whatever the headers of an ELF file say it has.
+size_t ElfSize(const unsigned char* image) {
+  Elf64_Ehdr header;
+  std::memcpy(&header, image, sizeof header);
+  size_t end = sizeof header;
+  const auto extend = [&end](uint64_t offset, uint64_t size) {
+    end = std::max<size_t>(end, offset + size);
+  };
+  extend(header.e_phoff, uint64_t{header.e_phnum} * header.e_phentsize);
+  extend(header.e_shoff, uint64_t{header.e_shnum} * header.e_shentsize);
+  for (unsigned i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment;
+    std::memcpy(&segment, image + header.e_phoff + size_t{i} * header.e_phentsize, sizeof segment);
+    extend(segment.p_offset, segment.p_filesz);
+  }
+  for (unsigned i = 0; i < header.e_shnum; ++i) {
+    Elf64_Shdr section;
+    std::memcpy(&section, image + header.e_shoff + size_t{i} * header.e_shentsize, sizeof section);
+    if (section.sh_type != SHT_NOBITS) extend(section.sh_offset, section.sh_size);
+  }
+  return end;
+}
+
+// PTX begins with its version, comments aside.
+bool LooksLikePtx(const char* text) {
+  for (;;) {
+    while (*text == ' ' || *text == '\t' || *text == '\r' || *text == '\n') ++text;
+    if (text[0] != '/' || text[1] != '/') break;
+    while (*text != '\0' && *text != '\n') ++text;
+  }
+  return std::strncmp(text, ".version", 8) == 0;
+}
+
 }  // namespace
 
-bool ParseImage(const char* image, std::vector<KernelImage>* kernels, std::string* fault) {
+size_t KernelImage::ParameterBytes() const {
+  return params.empty() ? 0 : params.back().offset + params.back().size;
+}
+
+std::string KernelImage::Argument(size_t index) const {
+  std::string text = "argument " + std::to_string(index);
+  if (!params[index].name.empty()) text += " (" + params[index].name + ")";
+  return text;
+}
+
+ImageKind Identify(const void* image, size_t* nbytes) {
+  const auto* bytes = static_cast<const unsigned char*>(image);
+  const auto* text = static_cast<const char*>(image);
+  // In turn, since the rest need not exist if the beginning does not fit.
+  const auto begins = [text](const char* with) {
+    return std::strncmp(text, with, std::strlen(with)) == 0;
+  };
+  if (begins("\177ELF") && bytes[EI_CLASS] == ELFCLASS64) {
+    *nbytes = ElfSize(bytes);
+    return ImageKind::kElf;
+  }
+  *nbytes = std::strlen(text);
+  if (begins("simulator module\n")) return ImageKind::kText;
+  return LooksLikePtx(text) ? ImageKind::kPtx : ImageKind::kUnknown;
+}
+
+bool ParseImage(const std::string& image, std::vector<KernelImage>* kernels, std::string* fault) {
   std::istringstream lines(image);
   std::string line;
   if (!std::getline(lines, line) || line != "simulator module") {

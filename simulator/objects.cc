@@ -1,11 +1,18 @@
 #include "simulator/objects.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 
 namespace simulator {
 namespace {
+
+constexpr Result kErrorIllegalAddress = 700;
+constexpr Result kErrorLaunchFailed = 719;
 
 int Number(const char* name, int otherwise) {
   const char* text = std::getenv(name);
@@ -17,6 +24,43 @@ std::string Text(const char* name) {
   return text == nullptr ? "" : text;
 }
 
+bool ParseNumber(const std::string& text, uint64_t* number) {
+  char* end = nullptr;
+  *number = std::strtoull(text.c_str(), &end, 10);
+  return !text.empty() && text[0] >= '0' && text[0] <= '9' && *end == '\0';
+}
+
+// FUNCTION:N:CODE, FUNCTION:N+:CODE.
+std::string ParseFault(const std::string& text, InjectedFault* fault) {
+  const size_t first = text.find(':');
+  const size_t second = text.find(':', first + 1);
+  if (first == std::string::npos || second == std::string::npos) {
+    return "expected FUNCTION:N:CODE";
+  }
+  fault->function = text.substr(0, first);
+  std::string nth = text.substr(first + 1, second - first - 1);
+  const std::string code = text.substr(second + 1);
+  fault->onwards = !nth.empty() && nth.back() == '+';
+  if (fault->onwards) nth.pop_back();
+  if (!ParseNumber(nth, &fault->nth) || fault->nth == 0) {
+    return "\"" + nth + "\" is no number from 1";
+  }
+  if (fault->function == "*") {
+    fault->function.clear();
+  } else if (!IsFunction(fault->function)) {
+    return "there is no function \"" + fault->function + "\"";
+  }
+  uint64_t number = 0;
+  if (const ErrorText* error = FindError(code)) {
+    fault->result = error->code;
+  } else if (ParseNumber(code, &number) && number > 0 && number < 1000) {
+    fault->result = static_cast<Result>(number);
+  } else {
+    return "\"" + code + "\" is no CUDA error";
+  }
+  return "";
+}
+
 }  // namespace
 
 Machine& Machine::Get() {
@@ -24,39 +68,76 @@ Machine& Machine::Get() {
   return *machine;
 }
 
-void Machine::ReadEnvironment() {
+std::string Machine::ReadEnvironment() {
   environment_read = true;
+  environment_fault.clear();
+  const auto refuse = [this](const char* variable, const std::string& why) {
+    environment_fault += std::string(variable) + "=" + Text(variable) + ": " + why + "\n";
+  };
   devices = Number("SIMULATOR_DEVICES", 1);
   driver_version = Number("SIMULATOR_DRIVER_VERSION", 12080);
   hidden = Text("SIMULATOR_HIDE");
   major = 9;
   minor = 0;
-  std::sscanf(Text("SIMULATOR_CAPABILITY").c_str(), "%d.%d", &major, &minor);
-  fail_countdown = 0;
-  const std::string fail = Text("SIMULATOR_FAIL");
-  const size_t first = fail.find(':');
-  const size_t second = fail.find(':', first + 1);
-  if (first != std::string::npos && second != std::string::npos) {
-    fail_function = fail.substr(0, first) == "*" ? "" : fail.substr(0, first);
-    fail_countdown = std::strtoull(fail.c_str() + first + 1, nullptr, 10);
-    fail_result = std::atoi(fail.c_str() + second + 1);
+  const std::string capability = Text("SIMULATOR_CAPABILITY");
+  char rest = 0;
+  if (!capability.empty() &&
+      std::sscanf(capability.c_str(), "%d.%d%c", &major, &minor, &rest) != 2) {
+    refuse("SIMULATOR_CAPABILITY", "expected a compute capability, such as 9.0");
   }
+  memory.capacity = uint64_t{80} << 30;  // what wrapgen/target.py declares for its devices
+  const std::string bytes = Text("SIMULATOR_MEMORY");
+  if (!bytes.empty() && !ParseNumber(bytes, &memory.capacity)) {
+    refuse("SIMULATOR_MEMORY", "expected a number of bytes");
+  }
+  faults.clear();
+  std::istringstream list(Text("SIMULATOR_FAIL"));
+  for (std::string each; std::getline(list, each, ',');) {
+    InjectedFault fault;
+    const std::string why = ParseFault(each, &fault);
+    if (!why.empty()) refuse("SIMULATOR_FAIL", each + ": " + why);
+    faults.push_back(fault);
+  }
+  return environment_fault;
 }
 
 Result Machine::Misuse(Result result, const std::string& what) {
-  misuse += what + "\n";
+  // Each once: what is wrong in a loop is wrong every time.
+  if (("\n" + misuse).find("\n" + what + "\n") == std::string::npos) {
+    std::fprintf(stderr, "simulator: %s\n", what.c_str());
+    misuse += what + "\n";
+  }
   return result;
 }
 
 bool Machine::CheckRange(DevicePointer address, uint64_t nbytes, const char* what) {
-  auto after = device_memory.upper_bound(address);
-  if (after != device_memory.begin()) {
-    const auto& [base, allocation] = *--after;
-    const uint64_t offset = address - base;
-    if (offset <= allocation.nbytes && nbytes <= allocation.nbytes - offset) return true;
-  }
-  Misuse(0, std::string(what) + ": a range is not in device memory");
+  const std::string fault = memory.Fault(address, nbytes);
+  if (fault.empty()) return true;
+  Misuse(0, std::string(what) + ": a range of " + std::to_string(nbytes) + " bytes " + fault);
   return false;
+}
+
+Result Machine::Count(const char* function) {
+  if (!environment_read) ReadEnvironment();
+  ++calls[function];
+  const bool enters = std::strcmp(function, "cuCtxPushCurrent") == 0;
+  Result injected = 0;
+  for (InjectedFault& fault : faults) {
+    if (fault.nth == 0 || !(fault.function.empty() || fault.function == function)) continue;
+    if (--fault.nth != 0) continue;
+    if (fault.onwards) fault.nth = 1;
+    injected = fault.result;
+    failed = function;
+    if (enters) contexts_gone = injected;
+  }
+  return injected == 0 && enters ? contexts_gone : injected;
+}
+
+bool Machine::ReadHost(const void* from, void* to, size_t nbytes) {
+  // The kernel reports what a read by this process would die of.
+  if (scratch_file_ < 0) scratch_file_ = memfd_create("simulator parameter", MFD_CLOEXEC);
+  return pwrite(scratch_file_, from, nbytes, 0) == static_cast<ssize_t>(nbytes) &&
+         pread(scratch_file_, to, nbytes, 0) == static_cast<ssize_t>(nbytes);
 }
 
 Position Machine::Enqueue(CUstream_st* stream, std::function<void()> work) {
@@ -82,11 +163,16 @@ void Machine::Drain(Position position) {
     const std::function<void()> work = std::move(stream->pending.front());
     stream->pending.pop_front();
     ++stream->executed;
-    work();
+    if (stream->context->sticky == 0) work();  // a fault is the last thing that happens
   }
 }
 
 void Machine::Execute(const BoundLaunch& launch) {
+  if (launch.function->context->sticky != 0) return;
+  return launch.function->image.id.empty() ? ExecuteInProcess(launch) : ExecuteElsewhere(launch);
+}
+
+void Machine::ExecuteInProcess(const BoundLaunch& launch) {
   std::vector<const void*> params;
   for (const auto& param : launch.params) params.push_back(param.data());
   SimulatorLaunch call = {};
@@ -107,25 +193,71 @@ void Machine::Execute(const BoundLaunch& launch) {
   if (result != 0) launch.function->context->sticky = result;
 }
 
-void Machine::ExecuteNode(const CUgraphNode_st& node) {
+void Machine::ExecuteElsewhere(const BoundLaunch& launch) {
+  const KernelImage& image = launch.function->image;
+  std::string buffer(image.ParameterBytes(), '\0');
+  for (size_t i = 0; i < image.params.size(); ++i) {
+    std::memcpy(&buffer[image.params[i].offset], launch.params[i].data(), image.params[i].size);
+  }
+  std::ostringstream head;
+  head << "launch " << image.id << " " << launch.number;
+  for (const uint32_t extent : launch.grid) head << " " << extent;
+  for (const uint32_t extent : launch.block) head << " " << extent;
+  head << " " << launch.cluster << " " << launch.shared_memory << " " << launch.origin;
+  const ExecutorProcess::Reply reply = process_executor.Ask(&memory, head.str(), buffer);
+  if (reply.head == "done") return;
+  Result result = kErrorLaunchFailed;
+  if (reply.head.compare(0, 6, "fault ") == 0) {
+    result = std::atoi(reply.head.c_str() + 6);
+    Misuse(0, reply.body);
+  } else {
+    Misuse(0, "kernel " + image.name + ", " + launch.origin + ": " + reply.body);
+  }
+  launch.function->context->sticky = result;
+}
+
+void Machine::ExecuteNode(CUctx_st* context, const CUgraphNode_st& node) {
   switch (node.kind) {
     case CUgraphNode_st::kKernel:
       return Execute(node.launch);
     case CUgraphNode_st::kCopy:
-      return ExecuteCopy(node.dst, node.src, node.nbytes);
+      return ExecuteCopy(context, node.dst, node.src, node.nbytes);
     case CUgraphNode_st::kFill:
-      return ExecuteFill(node.dst, node.byte, node.nbytes);
+      return ExecuteFill(context, node.dst, node.byte, node.nbytes);
   }
 }
 
-void Machine::ExecuteCopy(DevicePointer dst, DevicePointer src, uint64_t nbytes) {
-  if (!CheckRange(dst, nbytes, "copy") || !CheckRange(src, nbytes, "copy")) return;
-  std::memmove(reinterpret_cast<void*>(dst), reinterpret_cast<const void*>(src), nbytes);
+bool Machine::Accessible(CUctx_st* context, DevicePointer address, uint64_t nbytes,
+                         const char* what) {
+  if (context->sticky != 0) return false;
+  if (CheckRange(address, nbytes, what)) return true;
+  context->sticky = kErrorIllegalAddress;
+  return false;
 }
 
-void Machine::ExecuteFill(DevicePointer dst, unsigned char byte, uint64_t nbytes) {
-  if (!CheckRange(dst, nbytes, "fill")) return;
-  std::memset(reinterpret_cast<void*>(dst), byte, nbytes);
+void Machine::ExecuteCopy(CUctx_st* context, DevicePointer dst, DevicePointer src,
+                          uint64_t nbytes) {
+  if (Accessible(context, dst, nbytes, "destination of a copy on the device") &&
+      Accessible(context, src, nbytes, "source of a copy on the device")) {
+    memory.Copy(dst, src, nbytes);
+  }
+}
+
+void Machine::ExecuteFill(CUctx_st* context, DevicePointer dst, unsigned char byte,
+                          uint64_t nbytes) {
+  if (Accessible(context, dst, nbytes, "a fill")) memory.Fill(dst, byte, nbytes);
+}
+
+void Machine::ExecuteStore(CUctx_st* context, DevicePointer dst, const void* src, uint64_t nbytes) {
+  if (Accessible(context, dst, nbytes, "a copy to the device")) memory.Store(dst, src, nbytes);
+}
+
+void Machine::ExecuteLoad(CUctx_st* context, void* dst, DevicePointer src, uint64_t nbytes) {
+  if (!Accessible(context, src, nbytes, "a copy to the host")) return;
+  // Not an error, as nothing happens on a GPU either; but what came is nothing anybody computed.
+  const std::string unwritten = memory.Unwritten(src, nbytes);
+  if (!unwritten.empty()) Misuse(0, "a copy to the host: " + unwritten);
+  memory.Load(dst, src, nbytes);
 }
 
 }  // namespace simulator
@@ -143,7 +275,7 @@ void simulator_reset(void) {
   machine.calls.clear();
   machine.misuse.clear();
   machine.failed = nullptr;
-  machine.contexts_gone = false;
+  machine.contexts_gone = 0;
   machine.executor = nullptr;
   machine.user = nullptr;
 }
@@ -153,15 +285,14 @@ void simulator_set_executor(SimulatorExecutor executor, void* user) {
   const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
   machine.executor = executor;
   machine.user = user;
+  if (executor != nullptr) machine.memory.AllowHost();
 }
 
 void simulator_fail(const char* function, uint64_t nth, int result) {
   Machine& machine = Machine::Get();
   const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
-  machine.fail_function = function == nullptr ? "" : function;
-  machine.contexts_gone = false;
-  machine.fail_countdown = nth;
-  machine.fail_result = result;
+  machine.contexts_gone = 0;
+  machine.faults = {{function == nullptr ? "" : function, nth, result, false}};
 }
 
 uint64_t simulator_calls(const char* function) {
@@ -186,8 +317,8 @@ SimulatorLive simulator_live(void) {
   SimulatorLive live = {};
   for (const auto& [handle, context] : machine.contexts) live.contexts += context->references;
   live.modules = machine.modules.size();
-  live.device_allocations = machine.device_memory.size();
-  for (const auto& [address, memory] : machine.device_memory) live.device_bytes += memory.nbytes;
+  live.device_allocations = machine.memory.blocks().size();
+  live.device_bytes = machine.memory.allocated();
   live.host_allocations = machine.host_memory.size();
   // Each context has its legacy default stream.
   live.streams = machine.streams.size() - machine.contexts.size();
@@ -219,3 +350,10 @@ void simulator_set_capturing(void* stream, int capturing) {
 #pragma GCC visibility pop
 
 }  // extern "C"
+
+// When the process ends in order; if it does not, the executor sees its socket close.
+__attribute__((destructor)) static void StopExecutor() {
+  Machine& machine = Machine::Get();
+  const std::unique_lock<std::recursive_mutex> lock(machine.mutex, std::try_to_lock);
+  if (lock.owns_lock() && machine.process == getpid()) machine.process_executor.Stop();
+}

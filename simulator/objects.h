@@ -3,6 +3,8 @@
 #ifndef AOTI_SIMULATOR_OBJECTS_H_
 #define AOTI_SIMULATOR_OBJECTS_H_
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -14,11 +16,12 @@
 
 #include "runtime/cuda_driver.h"
 #include "simulator/control.h"
+#include "simulator/executor.h"
 #include "simulator/image.h"
+#include "simulator/memory.h"
 
 namespace simulator {
 
-using aoti::cuda::DevicePointer;
 using aoti::cuda::Result;
 
 // One kernel launch with its own copy of the parameters.
@@ -29,6 +32,8 @@ struct BoundLaunch {
   uint32_t cluster = 1;
   uint32_t shared_memory = 0;
   std::vector<std::vector<unsigned char>> params;
+  uint64_t number = 0;  // of all launches of the process, from 1
+  std::string origin;   // "launch 7", or which node of which graph launch it is
 };
 
 // A position in a stream: the work enqueued before it.
@@ -44,7 +49,7 @@ struct CUctx_st {
   int device = 0;
   bool primary = false;
   uint64_t references = 0;
-  aoti::cuda::Result sticky = 0;  // of a kernel that failed
+  aoti::cuda::Result sticky = 0;  // of a kernel that failed: nothing works in the context any more
   CUstream_st* legacy = nullptr;
 };
 
@@ -56,7 +61,7 @@ struct CUmod_st {
 struct CUfunc_st {
   CUctx_st* context = nullptr;
   simulator::KernelImage image;
-  uint32_t max_shared = 48 * 1024;
+  uint32_t max_shared = 0;  // dynamic
 };
 
 struct CUstream_st {
@@ -98,14 +103,34 @@ struct CUgraphExec_st {
 
 namespace simulator {
 
-struct Allocation {
+struct HostAllocation {
   CUctx_st* context;
   uint64_t nbytes;
+};
+
+// The `nth` next call of `function` (any if empty), counted from 1, returns `result`.
+struct InjectedFault {
+  std::string function;
+  uint64_t nth = 0;
+  Result result = 0;
+  bool onwards = false;  // and every call of it after that
 };
 
 // All live objects of one type, by handle.
 template <typename T>
 using Table = std::map<T*, std::unique_ptr<T>>;
+
+// Every failure a function may be told to report, and what cuGetErrorName says of it.
+struct ErrorText {
+  Result code;
+  const char* name;
+  const char* text;
+};
+const ErrorText* FindError(Result code);
+const ErrorText* FindError(const std::string& name);
+
+// Whether cuGetProcAddress knows the function.
+bool IsFunction(const std::string& name);
 
 // Everything. Functions are called with `mutex` held.
 class Machine {
@@ -113,13 +138,21 @@ class Machine {
   // Never destroyed: other static objects may call the driver when the process ends.
   static Machine& Get();
 
-  void ReadEnvironment();
+  // "", or what is wrong with a variable.
+  std::string ReadEnvironment();
 
-  // Records a misuse and returns `result`.
+  // Records a misuse, tells it on stderr and returns `result`.
   Result Misuse(Result result, const std::string& what);
 
   // True, or a misuse was recorded.
   bool CheckRange(DevicePointer address, uint64_t nbytes, const char* what);
+
+  // Counts a call of a function, and says what it is to return instead of doing its work; 0 if it
+  // is to do it.
+  Result Count(const char* function);
+
+  // Reads memory of the process; false if it is not there to be read.
+  bool ReadHost(const void* from, void* to, size_t nbytes);
 
   Position Enqueue(CUstream_st* stream, std::function<void()> work);
   // Executes the work before the position.
@@ -127,13 +160,18 @@ class Machine {
   void Drain(CUstream_st* stream) { Drain({stream, stream->enqueued}); }
 
   void Execute(const BoundLaunch& launch);
-  void ExecuteNode(const CUgraphNode_st& node);
-  void ExecuteCopy(DevicePointer dst, DevicePointer src, uint64_t nbytes);
-  void ExecuteFill(DevicePointer dst, unsigned char byte, uint64_t nbytes);
+  void ExecuteNode(CUctx_st* context, const CUgraphNode_st& node);
+  void ExecuteCopy(CUctx_st* context, DevicePointer dst, DevicePointer src, uint64_t nbytes);
+  void ExecuteFill(CUctx_st* context, DevicePointer dst, unsigned char byte, uint64_t nbytes);
+  void ExecuteStore(CUctx_st* context, DevicePointer dst, const void* src, uint64_t nbytes);
+  void ExecuteLoad(CUctx_st* context, void* dst, DevicePointer src, uint64_t nbytes);
 
   std::recursive_mutex mutex;
   bool environment_read = false;
+  std::string environment_fault;
   bool initialized = false;
+  bool announced = false;
+  pid_t process = 0;  // that initialized the driver
 
   int devices = 1;
   int major = 9;
@@ -141,14 +179,12 @@ class Machine {
   int driver_version = 12080;
   std::string hidden;
 
-  SimulatorExecutor executor = nullptr;
+  SimulatorExecutor executor = nullptr;  // of kernels of text images
   void* user = nullptr;
 
-  std::string fail_function;
-  uint64_t fail_countdown = 0;
-  Result fail_result = 0;
+  std::vector<InjectedFault> faults;
   const char* failed = nullptr;  // a literal
-  bool contexts_gone = false;
+  Result contexts_gone = 0;      // what cuCtxPushCurrent returns from now on
   std::map<std::string, uint64_t> calls;
   std::string misuse;
   std::string misuse_returned;
@@ -160,8 +196,19 @@ class Machine {
   Table<CUevent_st> events;
   Table<CUgraph_st> graphs;
   Table<CUgraphExec_st> graph_execs;
-  std::map<uint64_t, Allocation> device_memory;
-  std::map<void*, Allocation> host_memory;
+  std::map<void*, HostAllocation> host_memory;
+  DeviceMemory memory;
+  ExecutorProcess process_executor;
+  uint64_t launches = 0;
+  uint64_t graph_launches = 0;
+  uint64_t modules_loaded = 0;
+
+ private:
+  bool Accessible(CUctx_st* context, DevicePointer address, uint64_t nbytes, const char* what);
+  void ExecuteInProcess(const BoundLaunch& launch);
+  void ExecuteElsewhere(const BoundLaunch& launch);
+
+  int scratch_file_ = -1;
 };
 
 }  // namespace simulator

@@ -579,7 +579,7 @@ TEST_F(RuntimeTest, ExplainsKernelsThatDoNotLoad) {
   kernel.image = bad;
   kernel.image_end = bad + sizeof bad;
   expect(
-      "loading kernel double for sm_90 (line 1: not a simulator module): cuModuleLoadDataEx "
+      "loading kernel double for sm_90 (neither machine code (ELF) nor PTX): cuModuleLoadDataEx "
       "failed: "
       "CUDA_ERROR_INVALID_IMAGE (device kernel image is invalid)");
 }

@@ -37,7 +37,7 @@ enum KernelIndex : uint32_t { kDouble, kMultiply, kAdd };
   "kernel double target=" target                   \
   " threads=128 params=8,8,4,8,8\n"                \
   "kernel multiply target=" target                 \
-  " threads=256 shared=65536 params=8,8,8,4,8,8\n" \
+  " threads=256 params=8,8,8,4,8,8\n" \
   "kernel add target=" target " threads=128 cluster=2 params=8,8,8,4,8,8\n"
 
 #define TOY_KERNELS(name, target)                                                    \
