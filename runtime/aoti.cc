@@ -13,6 +13,7 @@
 #include "runtime/description.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
+#include "runtime/sizes.h"
 #include "runtime/target.h"
 #include "runtime/tensor.h"
 
@@ -30,11 +31,12 @@ namespace {
 static_assert(sizeof(void*) == 8, "the ABI is defined for 64-bit machines");
 static_assert(sizeof(DLTensor) == 48, "DLPack's layout");
 static_assert(sizeof(AotiStatus) == 2048, "ABI");
-static_assert(sizeof(AotiTensorInfo) == 40, "ABI");
+static_assert(sizeof(AotiDimInfo) == 24, "ABI");
+static_assert(sizeof(AotiTensorInfo) == 96, "ABI");
 static_assert(sizeof(AotiDescriptionInfo) == 40, "ABI");
 static_assert(sizeof(AotiTargetInfo) == 48, "ABI");
 static_assert(sizeof(AotiModelOptions) == 48, "ABI; add fields at the end");
-static_assert(sizeof(AotiSessionOptions) == 16, "ABI; add fields at the end");
+static_assert(sizeof(AotiSessionOptions) == 24, "ABI; add fields at the end");
 static_assert(AOTI_OK == static_cast<int>(Code::kOk), "ABI");
 static_assert(AOTI_INVALID_ARGUMENT == static_cast<int>(Code::kInvalidArgument), "ABI");
 static_assert(AOTI_NOT_FOUND == static_cast<int>(Code::kNotFound), "ABI");
@@ -81,16 +83,19 @@ Status IsNull(const char* argument) {
   return Status(Code::kInvalidArgument, std::string(argument) + " is a null pointer");
 }
 
+// The sizes of the first release's structs.
+constexpr uint64_t kOldestModelOptions = 48;
+constexpr uint64_t kOldestSessionOptions = 16;
+
 // Copies the caller's struct, which may be shorter (of an older release: the rest is zero) or
 // longer (of a newer one: then what this release does not know must be zero).
 template <typename Struct>
-Status ReadOptions(const Struct* given, const char* name, Struct* options) {
-  constexpr uint64_t kOldest = sizeof(Struct);  // the first release's size
+Status ReadOptions(const Struct* given, const char* name, uint64_t oldest, Struct* options) {
   *options = {};
-  if (given->struct_size < kOldest) {
+  if (given->struct_size < oldest) {
     return Status(Code::kInvalidArgument,
                   std::string(name) + ".struct_size is " + std::to_string(given->struct_size) +
-                      ", expected sizeof(" + name + "), " + std::to_string(kOldest));
+                      ", expected sizeof(" + name + "), " + std::to_string(sizeof(Struct)));
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (uint64_t i = sizeof(Struct); i < given->struct_size; ++i) {
@@ -98,8 +103,15 @@ Status ReadOptions(const Struct* given, const char* name, Struct* options) {
     return Status(Code::kInvalidArgument,
                   std::string(name) + " uses an option that this runtime is too old to know");
   }
-  std::memcpy(options, given, sizeof(Struct));
+  std::memcpy(options, given, std::min<uint64_t>(given->struct_size, sizeof(Struct)));
   return Status();
+}
+
+Status CheckIndex(const char* sort, uint64_t index, size_t count) {
+  if (index < count) return Status();
+  return Status(Code::kInvalidArgument, std::string("there is no ") + sort + " " +
+                                            std::to_string(index) + ": the model has " +
+                                            std::to_string(count));
 }
 
 Status DescribeTensor(const AotiDescription* description, bool input, uint64_t index,
@@ -107,16 +119,57 @@ Status DescribeTensor(const AotiDescription* description, bool input, uint64_t i
   if (description == nullptr) return IsNull("description");
   if (info == nullptr) return IsNull("info");
   AOTI_RETURN_IF_ERROR(CheckDescription(description->model));
-  const Table<TensorDescription>& tensors =
-      input ? description->model.inputs : description->model.outputs;
-  if (index >= tensors.size) {
-    return Status(Code::kInvalidArgument,
-                  std::string("there is no ") + (input ? "input " : "output ") +
-                      std::to_string(index) + ": the model has " + std::to_string(tensors.size));
-  }
+  const ModelDescription& model = description->model;
+  const Table<TensorDescription>& tensors = input ? model.inputs : model.outputs;
+  AOTI_RETURN_IF_ERROR(CheckIndex(input ? "input" : "output", index, tensors.size));
   const TensorDescription& tensor = tensors[index];
-  *info = {tensor.name,       tensor.dtype,        static_cast<int32_t>(tensor.shape.size),
-           tensor.shape.data, tensor.strides.data, Extent(tensor)};
+  *info = {};
+  info->name = tensor.name;
+  info->dtype = tensor.dtype;
+  info->ndim = static_cast<int32_t>(tensor.shape.size);
+  info->shape = tensor.shape.data;
+  info->strides = tensor.strides.data;
+  info->path = tensor.path;
+  info->flags = tensor.flags;
+  if (tensor.dynamic == nullptr) {
+    info->nbytes = Extent(tensor);
+  } else {
+    info->nbytes = tensor.dynamic->max_nbytes;
+    info->flags |= AOTI_TENSOR_DYNAMIC;
+    info->shape_info = tensor.dynamic->shape;
+    info->stride_info = tensor.dynamic->strides;
+  }
+  if (tensor.symbol != kFixed) {
+    const SymbolDescription& symbol = model.symbols[static_cast<size_t>(tensor.symbol)];
+    info->value = {symbol.name, symbol.minimum, symbol.maximum};
+  }
+  return Status();
+}
+
+Status OutputLayout(const AotiDescription* description, const DLTensor* const* inputs,
+                    uint64_t num_inputs, uint64_t index, int64_t* shape, int64_t* strides,
+                    uint64_t* nbytes) {
+  if (description == nullptr) return IsNull("description");
+  AOTI_RETURN_IF_ERROR(CheckDescription(description->model));
+  const ModelDescription& model = description->model;
+  AOTI_RETURN_IF_ERROR(CheckIndex("output", index, model.outputs.size));
+  std::unique_ptr<Sizes> sizes;
+  Table<TensorDescription> input_descriptions = model.inputs;
+  TensorDescription output = model.outputs[index];
+  if (model.symbols.size != 0) {
+    sizes = std::make_unique<Sizes>(model, nullptr);
+    AOTI_RETURN_IF_ERROR(sizes->Read(inputs, num_inputs));
+    input_descriptions = sizes->inputs();
+    output = sizes->outputs()[index];
+  }
+  AOTI_RETURN_IF_ERROR(CheckCount(Side::kInput, input_descriptions, inputs, num_inputs));
+  for (size_t i = 0; i < input_descriptions.size; ++i) {
+    AOTI_RETURN_IF_ERROR(
+        CheckShape(Side::kInput, i, input_descriptions[i], *inputs[i], sizes.get()));
+  }
+  if (shape != nullptr) std::copy(output.shape.begin(), output.shape.end(), shape);
+  if (strides != nullptr) std::copy(output.strides.begin(), output.strides.end(), strides);
+  if (nbytes != nullptr) *nbytes = Extent(output);
   return Status();
 }
 
@@ -132,7 +185,7 @@ Status LoadModel(const AotiDescription* description, const AotiModelOptions* giv
   if (description == nullptr) return IsNull("description");
   if (given == nullptr) return IsNull("options");
   AotiModelOptions options;
-  AOTI_RETURN_IF_ERROR(ReadOptions(given, "AotiModelOptions", &options));
+  AOTI_RETURN_IF_ERROR(ReadOptions(given, "AotiModelOptions", kOldestModelOptions, &options));
   if (options.reserved != 0) {
     return Status(Code::kInvalidArgument, "AotiModelOptions.reserved is not zero");
   }
@@ -153,7 +206,9 @@ Status CreateSession(AotiModel* model, const AotiSessionOptions* given, AotiSess
   *session = nullptr;
   if (model == nullptr) return IsNull("model");
   AotiSessionOptions options = {};
-  if (given != nullptr) AOTI_RETURN_IF_ERROR(ReadOptions(given, "AotiSessionOptions", &options));
+  if (given != nullptr) {
+    AOTI_RETURN_IF_ERROR(ReadOptions(given, "AotiSessionOptions", kOldestSessionOptions, &options));
+  }
   constexpr uint64_t kKnown = AOTI_SESSION_NO_GRAPH | AOTI_SESSION_NO_CHECKS;
   if ((options.flags & ~kKnown) != 0) {
     return Status(Code::kInvalidArgument, "AotiSessionOptions.flags has an unknown bit set");
@@ -161,6 +216,7 @@ Status CreateSession(AotiModel* model, const AotiSessionOptions* given, AotiSess
   Session::Options create;
   create.use_graph = (options.flags & AOTI_SESSION_NO_GRAPH) == 0;
   create.check_tensors = (options.flags & AOTI_SESSION_NO_CHECKS) == 0;
+  if (options.max_graphs != 0) create.max_graphs = options.max_graphs;
   auto created = std::make_unique<AotiSession>();
   AOTI_RETURN_IF_ERROR(Session::Create(model->model, create, &created->session));
   *session = created.release();
@@ -205,13 +261,18 @@ int32_t aoti_description_target(const AotiDescription* description, uint64_t ind
     if (info == nullptr) return aoti::IsNull("info");
     const aoti::ModelDescription& model = description->model;
     AOTI_RETURN_IF_ERROR(aoti::CheckDescription(model));
-    if (index >= model.targets.size) {
-      return Status(aoti::Code::kInvalidArgument, "there is no target " + std::to_string(index) +
-                                                      ": the model has " +
-                                                      std::to_string(model.targets.size));
-    }
+    AOTI_RETURN_IF_ERROR(aoti::CheckIndex("target", index, model.targets.size));
     *info = aoti::DescribeTarget(model.targets[index]);
     return Status();
+  });
+}
+
+int32_t aoti_description_output_layout(const AotiDescription* description,
+                                       const DLTensor* const* inputs, uint64_t num_inputs,
+                                       uint64_t index, int64_t* shape, int64_t* strides,
+                                       uint64_t* nbytes, AotiStatus* status) {
+  return Guard(status, [&] {
+    return aoti::OutputLayout(description, inputs, num_inputs, index, shape, strides, nbytes);
   });
 }
 

@@ -33,7 +33,7 @@
 
 // Raised by one whenever a caller compiled against the previous version could misbehave. Structs
 // that may grow begin with `struct_size`, which the caller sets to the sizeof it was compiled with.
-#define AOTI_ABI_VERSION 1
+#define AOTI_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,14 +67,37 @@ typedef struct AotiStatus {
   char message[2044];  // UTF-8, zero-terminated; "..." at the end if it had to be cut
 } AotiStatus;
 
+// A size or stride: an expression over sizes of the inputs, or a number, and its least and greatest
+// value.
+typedef struct AotiDimInfo {
+  const char* expression;  // "s0 * 2", "64"
+  int64_t minimum;
+  int64_t maximum;
+} AotiDimInfo;
+
+enum {
+  // An input that is an integer: in a run, a tensor of no dimensions, of dtype int64, on kDLCPU.
+  AOTI_TENSOR_SCALAR = 1,
+  // An input that the model writes to.
+  AOTI_TENSOR_MUTATED = 2,
+  // Some of its shape or strides depend on the inputs of a run.
+  AOTI_TENSOR_DYNAMIC = 4
+};
+
 // An input or output. Shape and strides are in elements. Pointers live as long as the description.
 typedef struct AotiTensorInfo {
   const char* name;
   DLDataType dtype;
   int32_t ndim;
-  const int64_t* shape;
-  const int64_t* strides;
-  uint64_t nbytes;  // from the first to one past the last element
+  const int64_t* shape;    // -1 for what depends on the inputs
+  const int64_t* strides;  // -1 likewise
+  uint64_t nbytes;         // from the first to one past the last element; the most, if dynamic
+  const char* path;        // where it stands in the Python call: "args[0]"
+  uint32_t flags;          // AOTI_TENSOR_*
+  uint32_t reserved;
+  const AotiDimInfo* shape_info;   // one a dimension; null unless dynamic
+  const AotiDimInfo* stride_info;  // one a dimension; null unless dynamic
+  AotiDimInfo value;               // of a scalar, else empty: its name in expressions, its range
 } AotiTensorInfo;
 
 typedef struct AotiDescriptionInfo {
@@ -93,7 +116,7 @@ typedef struct AotiTargetInfo {
   uint64_t num_kernels;
   uint64_t model_memory;    // kept by an AotiModel, code not counted
   uint64_t load_memory;     // needed in addition while the model is loaded
-  uint64_t session_memory;  // kept by an AotiSession
+  uint64_t session_memory;  // kept by an AotiSession; with dynamic shapes, the most there can be
 } AotiTargetInfo;
 
 typedef struct AotiModelOptions {
@@ -116,6 +139,8 @@ enum {
 typedef struct AotiSessionOptions {
   uint64_t struct_size;  // sizeof(AotiSessionOptions)
   uint64_t flags;        // AOTI_SESSION_*
+  // The number of combinations of sizes whose CUDA graphs are kept, the latest used; 0 means 8.
+  uint64_t max_graphs;
 } AotiSessionOptions;
 
 // AOTI_ABI_VERSION of the library, for callers of dlopen.
@@ -134,6 +159,15 @@ AOTI_EXPORT int32_t aoti_description_output(const AotiDescription* description, 
                                             AotiTensorInfo* info, AotiStatus* status);
 AOTI_EXPORT int32_t aoti_description_target(const AotiDescription* description, uint64_t index,
                                             AotiTargetInfo* info, AotiStatus* status);
+
+// The shape and strides, in elements, and the bytes of output `index` in a run with these inputs:
+// for models with dynamic shapes. Reads only the shapes of tensors, and scalars. `shape` and
+// `strides` have room for the output's ndim; each pointer may be null.
+AOTI_EXPORT int32_t aoti_description_output_layout(const AotiDescription* description,
+                                                   const DLTensor* const* inputs,
+                                                   uint64_t num_inputs, uint64_t index,
+                                                   int64_t* shape, int64_t* strides,
+                                                   uint64_t* nbytes, AotiStatus* status);
 
 // Loads a model to a device: chooses the target, loads its code, reads the weights and computes
 // what is derived from them. Returns when the model is ready. `*model` is null on failure, when
@@ -162,8 +196,8 @@ AOTI_EXPORT void aoti_session_destroy(AotiSession* session);
 // issued. One thread at a time: a call while another thread is inside one fails.
 //
 // Tensors must have the described dtype, shape and strides (null strides mean contiguous
-// row-major), lie on the model's device, and begin at a multiple of 16 bytes. Outputs overlap
-// nothing.
+// row-major), lie on the model's device, and begin at a multiple of 16 bytes; scalars as
+// AOTI_TENSOR_SCALAR says. Outputs, and inputs that the model writes to, overlap nothing.
 AOTI_EXPORT int32_t aoti_session_run(AotiSession* session, const DLTensor* const* inputs,
                                      uint64_t num_inputs, const DLTensor* const* outputs,
                                      uint64_t num_outputs, void* stream, AotiStatus* status);

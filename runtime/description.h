@@ -18,7 +18,7 @@
 namespace aoti {
 
 // Raised by one whenever generated code of the previous version could not be read correctly.
-constexpr uint32_t kDescriptionVersion = 1;
+constexpr uint32_t kDescriptionVersion = 2;
 
 // A constant array of the generated code.
 template <typename T>
@@ -31,12 +31,60 @@ struct Table {
   const T& operator[](size_t i) const { return data[i]; }
 };
 
+// The index of what is no value but a constant.
+constexpr int32_t kFixed = -1;
+
+// The dimensions of a tensor of which some depend on the inputs: what is told of each, and its
+// index in the values of a call, or kFixed.
+struct DynamicLayout {
+  const AotiDimInfo* shape;
+  const int32_t* shape_values;
+  const AotiDimInfo* strides;
+  const int32_t* stride_values;
+  uint64_t max_nbytes;
+};
+
 // An input or output; shape and strides in elements.
 struct TensorDescription {
   const char* name;
   DLDataType dtype;
-  Table<int64_t> shape;
+  Table<int64_t> shape;  // -1 for what depends on the inputs; here and below
   Table<int64_t> strides;
+  const char* path = "";                   // where it stands in the Python call
+  uint32_t flags = 0;                      // AOTI_TENSOR_*
+  const DynamicLayout* dynamic = nullptr;  // null where nothing depends on the inputs
+  int32_t symbol = kFixed;                 // of a scalar
+};
+
+// A number that only a call's inputs tell.
+struct SymbolDescription {
+  const char* name;
+  int64_t minimum;
+  int64_t maximum;
+  uint32_t input;     // whose dimension it is
+  int32_t dimension;  // kFixed where the input is a scalar
+  // Whether a CUDA graph is made for one value of it. Not for a scalar that is but passed on to
+  // kernels: those are updated.
+  bool shapes;
+};
+
+struct ConstraintDescription {
+  const char* text;       // in terms of the inputs
+  const char* condition;  // in terms of the symbols
+  int32_t left;           // indices of values
+  int32_t right;
+  const char* comparison;  // "==", "!=", "<", "<=", ">" or ">="
+};
+
+// A value that must be within bounds, and a multiple of something, where this does not follow from
+// the ranges of the symbols.
+struct LimitDescription {
+  int32_t value;
+  int64_t minimum;
+  int64_t maximum;
+  int64_t multiple_of;
+  const char* what;        // "main step 3, kernel conv: the grid in direction y"
+  const char* expression;  // of the value
 };
 
 // A tensor of the weights file and where the runtime puts it. Weights that only folding reads go
@@ -61,7 +109,7 @@ struct KernelDescription {
   uint32_t num_params;     // including the two scratch pointers Triton appends
 };
 
-// How the memory of one procedure run is divided. Every offset is a multiple of 256.
+// How much memory there is of each kind. Every offset is a multiple of 256.
 struct MemoryDescription {
   uint64_t weights;
   uint64_t staging;
@@ -85,6 +133,13 @@ struct TargetDescription {
   // Issue the launches of a procedure, in order. Kernels are named by their index in `kernels`.
   Status (*fold)(Launcher& launcher);
   Status (*run)(Launcher& launcher);
+  // Of a model with symbols. Computes further values, behind those of ModelDescription::compute;
+  // returns null, or the expression that has no value of 64 bits. Null where there is none.
+  const char* (*plan)(int64_t* values) = nullptr;
+  uint32_t num_values = 0;  // all of them, symbols included
+  Table<LimitDescription> limits = {nullptr, 0};
+  // The value that is the size of main's arena, which is then at most memory.main_arena; or kFixed.
+  int32_t arena = kFixed;
 };
 
 struct ModelDescription {
@@ -97,6 +152,13 @@ struct ModelDescription {
   Table<TensorDescription> inputs;
   Table<TensorDescription> outputs;
   Table<TargetDescription> targets;
+  // Of a model with symbols: the first values of a call are those of the symbols.
+  Table<SymbolDescription> symbols = {nullptr, 0};
+  Table<ConstraintDescription> constraints = {nullptr, 0};
+  // Computes what shapes, strides and constraints need from the symbols; as
+  // TargetDescription::plan.
+  const char* (*compute)(int64_t* values) = nullptr;
+  uint32_t num_values = 0;  // the symbols, and what `compute` computes
 };
 
 }  // namespace aoti

@@ -107,17 +107,17 @@ class Graph::Builder final : public Launcher {
   const Driver& driver_;
 };
 
-// Walks over the nodes, and gives those that hold the caller's addresses the new ones.
+// Walks over the nodes, and gives those that hold what is the caller's, or all, what is new.
 class Graph::Updater final : public Launcher {
  public:
-  Updater(const Addresses& addresses, Graph* graph)
-      : Launcher(addresses), graph_(*graph), driver_(graph->context_->driver()) {}
+  Updater(const Addresses& addresses, Graph* graph, bool all)
+      : Launcher(addresses), graph_(*graph), driver_(graph->context_->driver()), all_(all) {}
 
   Status Launch(uint32_t index, Grid grid, void** params, Pointers pointers) override {
     if (Empty(grid)) return Status();
     cuda::GraphNode node = nullptr;
     AOTI_RETURN_IF_ERROR(Next(&node));
-    if (pointers == Pointers::kOwned) return Status();
+    if (!all_ && pointers == Pointers::kOwned) return Status();
     const Kernel* kernel = nullptr;
     AOTI_RETURN_IF_ERROR(graph_.kernels_->Get(index, &kernel));
     cuda::KernelNodeParams node_params;
@@ -131,7 +131,7 @@ class Graph::Updater final : public Launcher {
     if (nbytes == 0) return Status();
     cuda::GraphNode node = nullptr;
     AOTI_RETURN_IF_ERROR(Next(&node));
-    if (pointers == Pointers::kOwned) return Status();
+    if (!all_ && pointers == Pointers::kOwned) return Status();
     const cuda::Memcpy3D params = CopyParams(dst, src, nbytes);
     AOTI_CUDA_RETURN_IF_ERROR(driver_, Updating("a copy"), GraphExecMemcpyNodeSetParams,
                               graph_.exec_, node, &params, graph_.context_->handle());
@@ -142,7 +142,7 @@ class Graph::Updater final : public Launcher {
     if (nbytes == 0) return Status();
     cuda::GraphNode node = nullptr;
     AOTI_RETURN_IF_ERROR(Next(&node));
-    if (pointers == Pointers::kOwned) return Status();
+    if (!all_ && pointers == Pointers::kOwned) return Status();
     const cuda::MemsetNodeParams params = FillParams(dst, byte, nbytes);
     AOTI_CUDA_RETURN_IF_ERROR(driver_, Updating("a fill"), GraphExecMemsetNodeSetParams,
                               graph_.exec_, node, &params, graph_.context_->handle());
@@ -165,6 +165,7 @@ class Graph::Updater final : public Launcher {
 
   Graph& graph_;
   const Driver& driver_;
+  const bool all_;
   size_t next_ = 0;
 };
 
@@ -190,8 +191,8 @@ Status Graph::Build(std::shared_ptr<const Context> context, const KernelSet& ker
   return Status();
 }
 
-Status Graph::Update(Procedure procedure, const Addresses& addresses) {
-  Updater updater(addresses, this);
+Status Graph::Update(Procedure procedure, const Addresses& addresses, bool all) {
+  Updater updater(addresses, this, all);
   AOTI_RETURN_IF_ERROR(procedure(updater));
   return updater.Finish();
 }

@@ -30,10 +30,11 @@ class Graph {
   Status Build(std::shared_ptr<const Context> context, const KernelSet& kernels,
                Procedure procedure, const Addresses& addresses);
 
-  // Replaces the addresses in the steps that are marked as holding the caller's. The procedure must
-  // be the one the graph was built of, and issue the same steps. After a failure some steps have
-  // new addresses and others old ones: another update must succeed before a launch.
-  Status Update(Procedure procedure, const Addresses& addresses);
+  // Replaces what the steps hold that are marked as holding what is the caller's; or, where `all`
+  // says so, of all steps, as other memory than before is not the caller's alone. The procedure
+  // must be the one the graph was built of, and issue the same steps. After a failure some steps
+  // have new addresses and others old ones: another such update must succeed before a launch.
+  Status Update(Procedure procedure, const Addresses& addresses, bool all);
 
   // Ordered after earlier work in the stream and after earlier launches of this graph.
   Status Launch(cuda::Stream stream);

@@ -1,4 +1,5 @@
-// Integer arithmetic as Python does it, for the size expressions of generated code.
+// Integer arithmetic as Python does it, for the size expressions of generated code. Where a result
+// may not fit 64 bits for sizes within their ranges, generated code computes with Checked.
 
 #ifndef AOTI_RUNTIME_INTEGER_H_
 #define AOTI_RUNTIME_INTEGER_H_
@@ -25,6 +26,65 @@ constexpr int64_t Power(int64_t base, int exponent) {
   for (int i = 0; i < exponent; ++i) result *= base;
   return result;
 }
+
+// A result of 64 bits, or the fact that there is none: something on the way to it did not fit, or
+// divided by zero.
+class Checked {
+ public:
+  constexpr Checked(int64_t value) : value_(value) {}  // NOLINT: mixes with literals
+
+  constexpr bool ok() const { return ok_; }
+  // 0 where there is none.
+  constexpr int64_t value() const { return ok_ ? value_ : 0; }
+
+  friend constexpr Checked operator+(Checked a, Checked b) {
+    int64_t sum = 0;
+    const bool overflow = __builtin_add_overflow(a.value_, b.value_, &sum);
+    return Checked(sum, a.ok_ && b.ok_ && !overflow);
+  }
+  friend constexpr Checked operator-(Checked a, Checked b) {
+    int64_t difference = 0;
+    const bool overflow = __builtin_sub_overflow(a.value_, b.value_, &difference);
+    return Checked(difference, a.ok_ && b.ok_ && !overflow);
+  }
+  friend constexpr Checked operator*(Checked a, Checked b) {
+    int64_t product = 0;
+    const bool overflow = __builtin_mul_overflow(a.value_, b.value_, &product);
+    return Checked(product, a.ok_ && b.ok_ && !overflow);
+  }
+  friend constexpr Checked operator-(Checked a) { return Checked(0) - a; }
+
+  friend constexpr Checked FloorDivide(Checked a, Checked b) {
+    const bool good = Divides(a, b);
+    return Checked(good ? aoti::FloorDivide(a.value_, b.value_) : 0, good);
+  }
+  friend constexpr Checked Modulo(Checked a, Checked b) {
+    const bool good = Divides(a, b);
+    return Checked(good ? aoti::Modulo(a.value_, b.value_) : 0, good);
+  }
+  friend constexpr Checked Absolute(Checked a) { return a.value_ < 0 ? -a : a; }
+  friend constexpr Checked Power(Checked base, int exponent) {
+    Checked result = 1;
+    for (int i = 0; i < exponent; ++i) result = result * base;
+    return result;
+  }
+  friend constexpr Checked Max(Checked a, Checked b) {
+    return Checked(a.value_ > b.value_ ? a.value_ : b.value_, a.ok_ && b.ok_);
+  }
+  friend constexpr Checked Min(Checked a, Checked b) {
+    return Checked(a.value_ < b.value_ ? a.value_ : b.value_, a.ok_ && b.ok_);
+  }
+
+ private:
+  constexpr Checked(int64_t value, bool ok) : value_(value), ok_(ok) {}
+
+  static constexpr bool Divides(Checked a, Checked b) {
+    return a.ok_ && b.ok_ && b.value_ != 0 && (a.value_ != INT64_MIN || b.value_ != -1);
+  }
+
+  int64_t value_;
+  bool ok_ = true;
+};
 
 }  // namespace aoti
 

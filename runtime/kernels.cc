@@ -10,13 +10,18 @@ namespace {
 // What a kernel may use without asking: CUDA C++ programming guide, "Shared Memory".
 constexpr uint32_t kSharedMemoryByDefault = 48 * 1024;
 
+// Generated code keeps within it: CUDA C++ programming guide, "Compute Capabilities".
+constexpr uint32_t kMaxBlocksYZ = 65535;
+
 }  // namespace
 
 Status Kernel::Blocks(Grid grid, Grid* blocks) const {
   const uint64_t x = uint64_t{grid.x} * cluster;
-  if (x > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
+  if (x > static_cast<uint64_t>(std::numeric_limits<int32_t>::max()) || grid.y > kMaxBlocksYZ ||
+      grid.z > kMaxBlocksYZ) {
     return Status(Code::kInternal, std::string("kernel ") + name + ": a grid of " +
-                                       std::to_string(x) + " blocks is too large");
+                                       std::to_string(x) + " x " + std::to_string(grid.y) + " x " +
+                                       std::to_string(grid.z) + " blocks is too large");
   }
   *blocks = {static_cast<uint32_t>(x), grid.y, grid.z};
   return Status();

@@ -22,7 +22,7 @@ struct Kernel {
   uint32_t shared_memory;
   uint32_t cluster;
 
-  // In blocks. Fails if the x extent is more than a grid can have.
+  // In blocks. Fails if the grid is more than any can be.
   Status Blocks(Grid grid, Grid* blocks) const;
   cuda::LaunchAttributeValue ClusterDimension() const;
 };

@@ -5,6 +5,7 @@
 #ifndef AOTI_RUNTIME_LAUNCHER_H_
 #define AOTI_RUNTIME_LAUNCHER_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "runtime/status.h"
@@ -14,7 +15,8 @@ namespace aoti {
 // A device address, as CUdeviceptr.
 using DeviceAddress = uint64_t;
 
-// Where the memory of a run begins. A procedure adds constant or computed offsets.
+// Where the memory of a run begins, and what the sizes of its inputs come to. A procedure adds
+// constant or computed offsets.
 struct Addresses {
   DeviceAddress arena;
   DeviceAddress weights;
@@ -22,6 +24,14 @@ struct Addresses {
   DeviceAddress constants;
   const DeviceAddress* inputs;
   const DeviceAddress* outputs;
+  // Sizes, scalars and what is computed from them; null where a model has none. Generated code
+  // names the indices.
+  const int64_t* values;
+
+  // A value that counts bytes.
+  uint64_t bytes(size_t index) const { return static_cast<uint64_t>(values[index]); }
+  // A value that counts Triton programs.
+  uint32_t programs(size_t index) const { return static_cast<uint32_t>(values[index]); }
 };
 
 // In Triton programs. A program is a block, or a cluster of blocks where the kernel has clusters.
@@ -31,7 +41,8 @@ struct Grid {
   uint32_t z;
 };
 
-// Whether a step holds addresses the caller owns, which may change from run to run.
+// Whether a step holds what may change from run to run without a change of shapes: addresses the
+// caller owns, or values of scalar inputs.
 enum class Pointers { kOwned, kCaller };
 
 class Launcher {

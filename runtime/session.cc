@@ -8,12 +8,14 @@
 namespace aoti {
 
 Session::Session(std::shared_ptr<const Model> model, const Options& options)
-    : model_(std::move(model)),
-      options_(options),
-      inputs_(model_->description().inputs.size),
-      outputs_(model_->description().outputs.size),
-      next_inputs_(inputs_.size()),
-      next_outputs_(outputs_.size()) {}
+    : model_(std::move(model)), options_(options) {
+  const ModelDescription& description = model_->description();
+  arguments_.inputs.resize(description.inputs.size);
+  arguments_.outputs.resize(description.outputs.size);
+  if (description.symbols.size != 0) {
+    sizes_ = std::make_unique<Sizes>(description, &model_->target());
+  }
+}
 
 Status Session::Create(std::shared_ptr<const Model> model, const Options& options,
                        std::unique_ptr<Session>* session) {
@@ -27,8 +29,9 @@ Status Session::Prepare() {
   const std::shared_ptr<const Context>& context = model_->context();
   const ScopedContext scope(*context);
   AOTI_RETURN_IF_ERROR(scope.status());
-  AOTI_RETURN_IF_ERROR(
-      arena_.Allocate(context, SessionMemory(model_->target()), "a session's temporaries"));
+  arena_ = std::make_unique<DeviceMemory>();
+  // Where the sizes decide, the first run does.
+  if (model_->target().arena == kFixed) AOTI_RETURN_IF_ERROR(Reserve(false));
   return finished_.Create(context);
 }
 
@@ -63,9 +66,8 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
                             &capture);
   if (capture != cuda::kCaptureStatusNone) {
     // Becomes part of the caller's graph, step by step; its order among other runs is the caller's.
-    inputs_.swap(next_inputs_);
-    outputs_.swap(next_outputs_);
-    graph_is_current_ = false;
+    AOTI_RETURN_IF_ERROR(Reserve(true));
+    arena_is_captured_ = true;
     return Issue(stream);
   }
   Status status = Enqueue(stream);
@@ -75,14 +77,36 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
   return status;
 }
 
+Status Session::Reserve(bool capturing) {
+  const uint64_t needed = sizes_ == nullptr ? SessionMemory(model_->target()) : sizes_->arena();
+  if (needed <= arena_size_) return Status();
+  if (capturing) {
+    return Status(Code::kInvalidArgument,
+                  "the stream is being captured, and the session's memory must grow from " +
+                      std::to_string(arena_size_) + " to " + std::to_string(needed) +
+                      " bytes for these sizes, which a capture does not allow: run the session "
+                      "at these sizes once before");
+  }
+  // Earlier runs still use the memory there is; so may graphs that the caller has captured.
+  AOTI_RETURN_IF_ERROR(finished_.Wait());
+  arena_size_ = 0;
+  if (arena_is_captured_) {
+    captured_arenas_.push_back(std::move(arena_));
+    arena_is_captured_ = false;
+  }
+  // Before the new memory is there, so that both need not fit.
+  arena_ = std::make_unique<DeviceMemory>();
+  AOTI_RETURN_IF_ERROR(arena_->Allocate(model_->context(), needed, "a session's temporaries"));
+  arena_size_ = needed;
+  return Status();
+}
+
 Status Session::Enqueue(cuda::Stream stream) {
+  AOTI_RETURN_IF_ERROR(Reserve(false));
   if (options_.use_graph) {
     AOTI_RETURN_IF_ERROR(LaunchGraph(stream));
   } else {
-    inputs_.swap(next_inputs_);
-    outputs_.swap(next_outputs_);
-    // The arena is free once the run before has finished. (Launches of one graph are ordered
-    // anyway.)
+    // The arena is free once the run before has finished.
     AOTI_RETURN_IF_ERROR(finished_.Wait(stream));
     AOTI_RETURN_IF_ERROR(Issue(stream));
   }
@@ -94,13 +118,21 @@ Status Session::ReadArguments(const DLTensor* const* inputs, size_t num_inputs,
   const ModelDescription& description = model_->description();
   const Check check = options_.check_tensors ? Check::kFull : Check::kTrust;
   const int device = model_->context()->device().ordinal;
-  AOTI_RETURN_IF_ERROR(ReadTensors(Side::kInput, description.inputs, inputs, num_inputs, device,
-                                   check, next_inputs_.data()));
-  AOTI_RETURN_IF_ERROR(ReadTensors(Side::kOutput, description.outputs, outputs, num_outputs, device,
-                                   check, next_outputs_.data()));
+  Table<TensorDescription> input_descriptions = description.inputs;
+  Table<TensorDescription> output_descriptions = description.outputs;
+  if (sizes_ != nullptr) {
+    AOTI_RETURN_IF_ERROR(sizes_->Read(inputs, num_inputs));
+    arguments_.symbols = sizes_->symbols();
+    input_descriptions = sizes_->inputs();
+    output_descriptions = sizes_->outputs();
+  }
+  AOTI_RETURN_IF_ERROR(ReadTensors(Side::kInput, input_descriptions, inputs, num_inputs, device,
+                                   check, arguments_.inputs.data(), sizes_.get()));
+  AOTI_RETURN_IF_ERROR(ReadTensors(Side::kOutput, output_descriptions, outputs, num_outputs, device,
+                                   check, arguments_.outputs.data(), sizes_.get()));
   if (check == Check::kTrust) return Status();
-  return CheckOverlap(description.inputs, next_inputs_.data(), description.outputs,
-                      next_outputs_.data());
+  return CheckOverlap(input_descriptions, arguments_.inputs.data(), output_descriptions,
+                      arguments_.outputs.data());
 }
 
 Status Session::Issue(cuda::Stream stream) {
@@ -109,27 +141,54 @@ Status Session::Issue(cuda::Stream stream) {
 }
 
 Status Session::LaunchGraph(cuda::Stream stream) {
-  const bool moved = inputs_ != next_inputs_ || outputs_ != next_outputs_;
-  inputs_.swap(next_inputs_);
-  outputs_.swap(next_outputs_);
-  if (graph_ == nullptr) {
-    auto graph = std::make_unique<Graph>();
+  CachedGraph* prepared = nullptr;
+  AOTI_RETURN_IF_ERROR(PrepareGraph(&prepared));
+  // Launches of one graph follow one another anyway.
+  if (last_graph_ != prepared->number) AOTI_RETURN_IF_ERROR(finished_.Wait(stream));
+  last_graph_ = prepared->number;
+  return prepared->graph.Launch(stream);
+}
+
+Status Session::PrepareGraph(CachedGraph** prepared) {
+  static const std::vector<int64_t> kNoKey;
+  const std::vector<int64_t>& key = sizes_ == nullptr ? kNoKey : sizes_->key();
+  auto found = graphs_.begin();
+  while (found != graphs_.end() && found->key != key) ++found;
+  if (found == graphs_.end()) {
+    std::list<CachedGraph> made(1);
+    CachedGraph& graph = made.front();
+    graph.key = key;
+    graph.arguments = arguments_;
+    graph.arena = arena_->address();
     AOTI_RETURN_IF_ERROR(
-        graph->Build(model_->context(), model_->kernels(), model_->target().run, addresses()));
-    graph_ = std::move(graph);
-  } else if (moved || !graph_is_current_) {
-    graph_is_current_ = false;  // until the update has succeeded
-    AOTI_RETURN_IF_ERROR(graph_->Update(model_->target().run, addresses()));
+        graph.graph.Build(model_->context(), model_->kernels(), model_->target().run, addresses()));
+    graph.current = true;
+    graph.number = ++built_graphs_;
+    graphs_.splice(graphs_.begin(), made);
+    *prepared = &graphs_.front();
+    // A launch in progress keeps its graph until it has finished.
+    if (graphs_.size() > options_.max_graphs) graphs_.pop_back();
+    return Status();
   }
-  graph_is_current_ = true;
-  return graph_->Launch(stream);
+  if (found != graphs_.begin()) graphs_.splice(graphs_.begin(), graphs_, found);
+  CachedGraph& graph = graphs_.front();
+  *prepared = &graph;
+  const bool arena_moved = graph.arena != arena_->address();
+  if (graph.current && !arena_moved && graph.arguments == arguments_) return Status();
+  graph.current = false;  // until the update has succeeded
+  AOTI_RETURN_IF_ERROR(graph.graph.Update(model_->target().run, addresses(), arena_moved));
+  graph.arguments = arguments_;
+  graph.arena = arena_->address();
+  graph.current = true;
+  return Status();
 }
 
 Addresses Session::addresses() const {
   Addresses addresses = model_->addresses();
-  addresses.arena = arena_.address();
-  addresses.inputs = inputs_.data();
-  addresses.outputs = outputs_.data();
+  addresses.arena = arena_->address();
+  addresses.inputs = arguments_.inputs.data();
+  addresses.outputs = arguments_.outputs.data();
+  if (sizes_ != nullptr) addresses.values = sizes_->values();
   return addresses;
 }
 

@@ -1,16 +1,19 @@
-// What one thread needs to run a model: the arena of its temporaries, and a CUDA graph.
+// What one thread needs to run a model: the arena of its temporaries, and CUDA graphs.
 
 #ifndef AOTI_RUNTIME_SESSION_H_
 #define AOTI_RUNTIME_SESSION_H_
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <list>
 #include <memory>
 #include <vector>
 
 #include "runtime/graph.h"
 #include "runtime/memory.h"
 #include "runtime/model.h"
+#include "runtime/sizes.h"
 #include "runtime/status.h"
 #include "runtime/stream.h"
 
@@ -21,6 +24,7 @@ class Session {
   struct Options {
     bool use_graph = true;
     bool check_tensors = true;
+    size_t max_graphs = 8;  // at least 1
   };
 
   static Status Create(std::shared_ptr<const Model> model, const Options& options,
@@ -34,6 +38,27 @@ class Session {
              size_t num_outputs, cuda::Stream stream);
 
  private:
+  // The caller's part of a run.
+  struct Arguments {
+    std::vector<DeviceAddress> inputs;
+    std::vector<DeviceAddress> outputs;
+    std::vector<int64_t> symbols;
+
+    bool operator==(const Arguments& other) const {
+      return inputs == other.inputs && outputs == other.outputs && symbols == other.symbols;
+    }
+  };
+
+  // A graph for one combination of sizes, and what its nodes hold.
+  struct CachedGraph {
+    std::vector<int64_t> key;
+    uint64_t number = 0;  // in the order in which they were built, from 1
+    Graph graph;
+    Arguments arguments;
+    DeviceAddress arena = 0;
+    bool current = false;  // whether it holds these; else an update failed half-way
+  };
+
   Session(std::shared_ptr<const Model> model, const Options& options);
 
   Status Prepare();
@@ -41,21 +66,27 @@ class Session {
                    size_t num_outputs, cuda::Stream stream);
   Status ReadArguments(const DLTensor* const* inputs, size_t num_inputs,
                        const DLTensor* const* outputs, size_t num_outputs);
+  // Makes the arena as large as this call needs it.
+  Status Reserve(bool capturing);
   Status Enqueue(cuda::Stream stream);
   Status Issue(cuda::Stream stream);
   Status LaunchGraph(cuda::Stream stream);
+  // The graph for this call's sizes, holding this call's arguments.
+  Status PrepareGraph(CachedGraph** prepared);
   Addresses addresses() const;
 
   const std::shared_ptr<const Model> model_;
   const Options options_;
-  DeviceMemory arena_;
-  Event finished_;  // recorded after each run
-  std::unique_ptr<Graph> graph_;
-  bool graph_is_current_ = false;  // whether it holds `inputs_` and `outputs_`
-  std::vector<DeviceAddress> inputs_;
-  std::vector<DeviceAddress> outputs_;
-  std::vector<DeviceAddress> next_inputs_;  // of the call in progress
-  std::vector<DeviceAddress> next_outputs_;
+  std::unique_ptr<Sizes> sizes_;  // null for a model without symbols
+  std::unique_ptr<DeviceMemory> arena_;
+  uint64_t arena_size_ = 0;
+  bool arena_is_captured_ = false;  // whether a graph of the caller's holds its address
+  std::vector<std::unique_ptr<DeviceMemory>> captured_arenas_;  // earlier ones that some hold
+  Event finished_;                                              // recorded after each run
+  std::list<CachedGraph> graphs_;                               // the latest used first
+  uint64_t built_graphs_ = 0;
+  uint64_t last_graph_ = 0;  // the number of that of the last run
+  Arguments arguments_;      // of the call in progress
   std::atomic<bool> busy_{false};
 };
 

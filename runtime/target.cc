@@ -16,6 +16,13 @@ class DescriptionCheck {
   Status Run() const {
     for (const TensorDescription& tensor : model_.inputs) AOTI_RETURN_IF_ERROR(Tensor(tensor));
     for (const TensorDescription& tensor : model_.outputs) AOTI_RETURN_IF_ERROR(Tensor(tensor));
+    for (const SymbolDescription& symbol : model_.symbols) AOTI_RETURN_IF_ERROR(Symbol(symbol));
+    for (const ConstraintDescription& constraint : model_.constraints) {
+      const bool good = IsValue(constraint.left, model_.num_values) &&
+                        IsValue(constraint.right, model_.num_values);
+      if (!good) return Fault(std::string("constraint ") + constraint.text + " has no value");
+    }
+    if (model_.num_values < model_.symbols.size) return Fault("symbols have no values");
     for (const TargetDescription& target : model_.targets) AOTI_RETURN_IF_ERROR(Target(target));
     return Status();
   }
@@ -30,13 +37,39 @@ class DescriptionCheck {
     const std::string name = tensor.name;
     if (tensor.strides.size != tensor.shape.size) return Fault(name + " has too few strides");
     if (ItemSize(tensor.dtype) == 0) return Fault(name + " has an unsupported dtype");
-    for (const int64_t size : tensor.shape) {
-      if (size < 0) return Fault(name + " has a negative size");
+    const DynamicLayout* layout = tensor.dynamic;
+    for (size_t i = 0; i < tensor.shape.size; ++i) {
+      if (!Dim(tensor.shape[i], layout == nullptr ? kFixed : layout->shape_values[i])) {
+        return Fault(name + " has a negative size");
+      }
+      if (!Dim(tensor.strides[i], layout == nullptr ? kFixed : layout->stride_values[i])) {
+        return Fault(name + " has a negative stride");
+      }
     }
-    for (const int64_t stride : tensor.strides) {
-      if (stride < 0) return Fault(name + " has a negative stride");
+    if ((tensor.flags & AOTI_TENSOR_SCALAR) != 0 && !IsValue(tensor.symbol, model_.symbols.size)) {
+      return Fault(name + " is a scalar without a symbol");
     }
     return Status();
+  }
+
+  // Whether a size or stride is a number that is not negative, or one of the values of a call.
+  bool Dim(int64_t number, int32_t value) const {
+    return value == kFixed ? number >= 0 : IsValue(value, model_.num_values);
+  }
+
+  static bool IsValue(int32_t value, size_t count) {
+    return value >= 0 && static_cast<size_t>(value) < count;
+  }
+
+  Status Symbol(const SymbolDescription& symbol) const {
+    if (symbol.input < model_.inputs.size) {
+      const TensorDescription& input = model_.inputs[symbol.input];
+      const bool scalar = (input.flags & AOTI_TENSOR_SCALAR) != 0;
+      if (scalar ? symbol.dimension == kFixed : IsValue(symbol.dimension, input.shape.size)) {
+        return Status();
+      }
+    }
+    return Fault(std::string("symbol ") + symbol.name + " is nothing of an input");
   }
 
   Status Target(const TargetDescription& target) const {
@@ -60,6 +93,15 @@ class DescriptionCheck {
       }
     }
     if (target.run == nullptr || target.fold == nullptr) return Fault(where + "no launch code");
+    if (target.num_values < model_.num_values ||
+        (target.arena != kFixed && !IsValue(target.arena, target.num_values))) {
+      return Fault(where + "too few values");
+    }
+    for (const LimitDescription& limit : target.limits) {
+      if (!IsValue(limit.value, target.num_values) || limit.multiple_of < 1) {
+        return Fault(where + limit.what + " is no value");
+      }
+    }
     return Status();
   }
 

@@ -1,6 +1,10 @@
 #include "runtime/tensor.h"
 
+#include <cstring>
 #include <limits>
+
+#include "runtime/integer.h"
+#include "runtime/sizes.h"
 
 namespace aoti {
 namespace {
@@ -17,7 +21,7 @@ enum DTypeCode : uint8_t {
   kFloat8E5m2 = 12,
 };
 
-enum DeviceType : int { kCuda = 2, kCudaManaged = 13 };
+enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaManaged = 13 };
 
 struct DTypeName {
   uint8_t code;
@@ -55,7 +59,7 @@ const DTypeName* Find(const DLDataType& dtype) {
 
 const char* DeviceText(int type) {
   switch (type) {
-    case 1:
+    case kCpu:
       return "host (CPU)";
     case kCuda:
       return "CUDA";
@@ -70,11 +74,14 @@ const char* DeviceText(int type) {
   }
 }
 
+bool IsScalar(const TensorDescription& tensor) { return (tensor.flags & AOTI_TENSOR_SCALAR) != 0; }
+
 // Checks one tensor; its messages begin with its name.
 class TensorCheck {
  public:
-  TensorCheck(Side side, size_t index, const TensorDescription& expected, const DLTensor& tensor)
-      : side_(side), index_(index), expected_(expected), tensor_(tensor) {}
+  TensorCheck(Side side, size_t index, const TensorDescription& expected, const DLTensor& tensor,
+              const Sizes* sizes)
+      : side_(side), index_(index), expected_(expected), tensor_(tensor), sizes_(sizes) {}
 
   Status Run(int device) const {
     AOTI_RETURN_IF_ERROR(DType());
@@ -84,11 +91,64 @@ class TensorCheck {
     return Memory();
   }
 
+  // Of a scalar, which is a number on the host.
+  Status Scalar() const {
+    AOTI_RETURN_IF_ERROR(DType());
+    AOTI_RETURN_IF_ERROR(Rank());
+    const int type = static_cast<int>(tensor_.device.device_type);
+    if (type != kCpu) {
+      return Fault(std::string("expected a number in host (CPU) memory, got ") + DeviceText(type) +
+                   " memory (DLPack device type " + std::to_string(type) + ")");
+    }
+    return tensor_.data == nullptr ? Fault("its data is a null pointer") : Status();
+  }
+
+  Status Rank() const {
+    const size_t ndim = expected_.shape.size;
+    if (tensor_.ndim < 0 || static_cast<size_t>(tensor_.ndim) != ndim) {
+      return Fault("expected " + std::to_string(ndim) + " dimensions " + Described() + ", got " +
+                   std::to_string(tensor_.ndim));
+    }
+    if (ndim != 0 && tensor_.shape == nullptr) return Fault("its shape is a null pointer");
+    return Status();
+  }
+
+  Status Shape() const {
+    AOTI_RETURN_IF_ERROR(Rank());
+    const size_t ndim = expected_.shape.size;
+    for (size_t i = 0; i < ndim; ++i) {
+      if (tensor_.shape[i] == expected_.shape[i]) continue;
+      return Fault("dimension " + std::to_string(i) + ": expected size " +
+                   std::to_string(expected_.shape[i]) + Explain(&DynamicLayout::shape, i) +
+                   ", got " + std::to_string(tensor_.shape[i]) + " (expected shape " +
+                   ShapeText(expected_.shape.data, ndim) + ", got " +
+                   ShapeText(tensor_.shape, ndim) + ")");
+    }
+    return Status();
+  }
+
  private:
   Status Fault(const std::string& what) const {
-    return Status(Code::kInvalidArgument,
-                  std::string(side_ == Side::kInput ? "input " : "output ") +
-                      std::to_string(index_) + " (" + expected_.name + "): " + what);
+    return Status(Code::kInvalidArgument, TensorLabel(side_, index_, expected_) + what);
+  }
+
+  // "[s0, 64]"
+  std::string Described() const {
+    if (expected_.dynamic == nullptr) {
+      return ShapeText(expected_.shape.data, expected_.shape.size);
+    }
+    std::string text = "[";
+    for (size_t i = 0; i < expected_.shape.size; ++i) {
+      if (i != 0) text += ", ";
+      text += expected_.dynamic->shape[i].expression;
+    }
+    return text + "]";
+  }
+
+  // Where an expected size or stride comes from; "" if it is a constant.
+  std::string Explain(const AotiDimInfo* DynamicLayout::* dims, size_t i) const {
+    if (sizes_ == nullptr || expected_.dynamic == nullptr) return "";
+    return sizes_->Explain((expected_.dynamic->*dims)[i].expression);
   }
 
   Status DType() const {
@@ -96,24 +156,6 @@ class TensorCheck {
     const DLDataType& got = tensor_.dtype;
     if (want.code == got.code && want.bits == got.bits && want.lanes == got.lanes) return Status();
     return Fault("expected dtype " + DTypeText(want) + ", got " + DTypeText(got));
-  }
-
-  Status Shape() const {
-    const size_t ndim = expected_.shape.size;
-    if (tensor_.ndim < 0 || static_cast<size_t>(tensor_.ndim) != ndim) {
-      return Fault("expected " + std::to_string(ndim) + " dimensions " +
-                   ShapeText(expected_.shape.data, ndim) + ", got " + std::to_string(tensor_.ndim));
-    }
-    if (ndim != 0 && tensor_.shape == nullptr) return Fault("its shape is a null pointer");
-    for (size_t i = 0; i < ndim; ++i) {
-      if (tensor_.shape[i] == expected_.shape[i]) continue;
-      return Fault("dimension " + std::to_string(i) + ": expected size " +
-                   std::to_string(expected_.shape[i]) + ", got " +
-                   std::to_string(tensor_.shape[i]) + " (expected shape " +
-                   ShapeText(expected_.shape.data, ndim) + ", got " +
-                   ShapeText(tensor_.shape, ndim) + ")");
-    }
-    return Status();
   }
 
   Status Strides() const {
@@ -125,8 +167,8 @@ class TensorCheck {
       contiguous *= size;
       if (size == 1 || got == expected_.strides[i]) continue;  // one element is never stepped over
       return Fault("dimension " + std::to_string(i) + ": expected stride " +
-                   std::to_string(expected_.strides[i]) + ", got " + std::to_string(got) +
-                   " (expected strides " +
+                   std::to_string(expected_.strides[i]) + Explain(&DynamicLayout::strides, i) +
+                   ", got " + std::to_string(got) + " (expected strides " +
                    ShapeText(expected_.strides.data, expected_.strides.size) + ", got " +
                    (tensor_.strides == nullptr
                         ? "none, which means contiguous row-major"
@@ -172,6 +214,7 @@ class TensorCheck {
   const size_t index_;
   const TensorDescription& expected_;
   const DLTensor& tensor_;
+  const Sizes* const sizes_;
 };
 
 std::string NameList(const Table<TensorDescription>& descriptions) {
@@ -241,11 +284,26 @@ uint64_t Extent(const TensorDescription& tensor) {
   return (last + 1) * ItemSize(tensor.dtype);
 }
 
-Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
-                   const DLTensor* const* tensors, size_t count, int device, Check check,
-                   DeviceAddress* addresses) {
+bool CheckedExtent(const TensorDescription& tensor, uint64_t* nbytes) {
+  Checked last = 0;
+  *nbytes = 0;
+  for (size_t i = 0; i < tensor.shape.size; ++i) {
+    if (tensor.shape[i] == 0) return true;
+    last = last + Checked(tensor.shape[i] - 1) * tensor.strides[i];
+  }
+  const Checked extent = (last + 1) * static_cast<int64_t>(ItemSize(tensor.dtype));
+  *nbytes = static_cast<uint64_t>(extent.value());
+  return extent.ok();
+}
+
+std::string TensorLabel(Side side, size_t index, const TensorDescription& description) {
+  return std::string(side == Side::kInput ? "input " : "output ") + std::to_string(index) + " (" +
+         description.name + "): ";
+}
+
+Status CheckCount(Side side, const Table<TensorDescription>& descriptions,
+                  const DLTensor* const* tensors, size_t count) {
   const std::string sort = side == Side::kInput ? "input" : "output";
-  // Never trusted: the addresses are stored in an array of the described size.
   if (count != descriptions.size) {
     return Status(Code::kInvalidArgument, "expected " + std::to_string(descriptions.size) + " " +
                                               sort + "s" + NameList(descriptions) + ", got " +
@@ -255,15 +313,45 @@ Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
     return Status(Code::kInvalidArgument, "the array of " + sort + "s is a null pointer");
   }
   for (size_t i = 0; i < count; ++i) {
-    const DLTensor* tensor = tensors[i];
-    if (tensor == nullptr) {
-      return Status(Code::kInvalidArgument, sort + " " + std::to_string(i) + " (" +
-                                                descriptions[i].name + "): is a null pointer");
+    if (tensors[i] != nullptr) continue;
+    return Status(Code::kInvalidArgument,
+                  TensorLabel(side, i, descriptions[i]) + "is a null pointer");
+  }
+  return Status();
+}
+
+Status CheckRank(Side side, size_t index, const TensorDescription& description,
+                 const DLTensor& tensor) {
+  return TensorCheck(side, index, description, tensor, nullptr).Rank();
+}
+
+Status CheckShape(Side side, size_t index, const TensorDescription& description,
+                  const DLTensor& tensor, const Sizes* sizes) {
+  return TensorCheck(side, index, description, tensor, sizes).Shape();
+}
+
+Status ReadScalar(size_t index, const TensorDescription& description, const DLTensor& tensor,
+                  int64_t* value) {
+  AOTI_RETURN_IF_ERROR(TensorCheck(Side::kInput, index, description, tensor, nullptr).Scalar());
+  std::memcpy(value, static_cast<const char*>(tensor.data) + tensor.byte_offset, sizeof *value);
+  return Status();
+}
+
+Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
+                   const DLTensor* const* tensors, size_t count, int device, Check check,
+                   DeviceAddress* addresses, const Sizes* sizes) {
+  // Never trusted: the addresses are stored in an array of the described size.
+  AOTI_RETURN_IF_ERROR(CheckCount(side, descriptions, tensors, count));
+  for (size_t i = 0; i < count; ++i) {
+    const DLTensor& tensor = *tensors[i];
+    if (IsScalar(descriptions[i])) {
+      addresses[i] = 0;
+      continue;
     }
     if (check == Check::kFull) {
-      AOTI_RETURN_IF_ERROR(TensorCheck(side, i, descriptions[i], *tensor).Run(device));
+      AOTI_RETURN_IF_ERROR(TensorCheck(side, i, descriptions[i], tensor, sizes).Run(device));
     }
-    addresses[i] = reinterpret_cast<DeviceAddress>(tensor->data) + tensor->byte_offset;
+    addresses[i] = reinterpret_cast<DeviceAddress>(tensor.data) + tensor.byte_offset;
   }
   return Status();
 }
@@ -271,24 +359,39 @@ Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
 Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
                     const Table<TensorDescription>& outputs,
                     const DeviceAddress* output_addresses) {
+  const auto share = [](const TensorDescription& a, DeviceAddress at_a, const TensorDescription& b,
+                        DeviceAddress at_b) {
+    const uint64_t a_bytes = Extent(a);
+    const uint64_t b_bytes = Extent(b);
+    return a_bytes != 0 && b_bytes != 0 && at_a < at_b + b_bytes && at_b < at_a + a_bytes;
+  };
+  const auto fault = [](const std::string& label, const char* sort, size_t index,
+                        const TensorDescription& other) {
+    return Status(Code::kInvalidArgument, label + "shares memory with " + sort + " " +
+                                              std::to_string(index) + " (" + other.name + ")");
+  };
   for (size_t i = 0; i < outputs.size; ++i) {
-    const DeviceAddress begin = output_addresses[i];
-    const DeviceAddress end = begin + Extent(outputs[i]);
-    if (begin == end) continue;
-    const auto overlaps = [&](const TensorDescription& other, DeviceAddress address) {
-      const uint64_t extent = Extent(other);
-      return extent != 0 && address < end && begin < address + extent;
-    };
-    const auto fault = [&](const char* sort, size_t index, const TensorDescription& other) {
-      return Status(Code::kInvalidArgument, "output " + std::to_string(i) + " (" + outputs[i].name +
-                                                "): shares memory with " + sort + " " +
-                                                std::to_string(index) + " (" + other.name + ")");
-    };
+    const TensorDescription& output = outputs[i];
     for (size_t j = 0; j < inputs.size; ++j) {
-      if (overlaps(inputs[j], input_addresses[j])) return fault("input", j, inputs[j]);
+      if (IsScalar(inputs[j])) continue;
+      if (share(output, output_addresses[i], inputs[j], input_addresses[j])) {
+        return fault(TensorLabel(Side::kOutput, i, output), "input", j, inputs[j]);
+      }
     }
     for (size_t j = 0; j < i; ++j) {
-      if (overlaps(outputs[j], output_addresses[j])) return fault("output", j, outputs[j]);
+      if (share(output, output_addresses[i], outputs[j], output_addresses[j])) {
+        return fault(TensorLabel(Side::kOutput, i, output), "output", j, outputs[j]);
+      }
+    }
+  }
+  for (size_t i = 0; i < inputs.size; ++i) {
+    if ((inputs[i].flags & AOTI_TENSOR_MUTATED) == 0) continue;
+    for (size_t j = 0; j < inputs.size; ++j) {
+      if (j == i || IsScalar(inputs[j])) continue;
+      if (share(inputs[i], input_addresses[i], inputs[j], input_addresses[j])) {
+        return fault(TensorLabel(Side::kInput, i, inputs[i]) + "the model writes to it, and it ",
+                     "input", j, inputs[j]);
+      }
     }
   }
   return Status();

@@ -14,6 +14,8 @@
 
 namespace aoti {
 
+class Sizes;
+
 // Every tensor the caller passes begins at a multiple of it; kernels are compiled to rely on that.
 constexpr uint64_t kTensorAlignment = 16;
 
@@ -39,19 +41,43 @@ bool ContiguousSize(const int64_t* shape, size_t ndim, uint64_t item_size, uint6
 // negative.
 uint64_t Extent(const TensorDescription& tensor);
 
+// The same, false if it does not fit 63 bits.
+bool CheckedExtent(const TensorDescription& tensor, uint64_t* nbytes);
+
 // The caller's tensors of one side of a call, checked against their descriptions or trusted.
 enum class Side { kInput, kOutput };
 enum class Check { kFull, kTrust };
 
-// Stores the first element's address of each tensor. In full: compares the count, and each tensor's
-// dtype, number of dimensions, shape, strides, device and alignment, in time proportional to the
-// number of dimensions. A message names the tensor and the dimension, what is expected and what
-// came.
+// "input 0 (x): ", with which each message begins.
+std::string TensorLabel(Side side, size_t index, const TensorDescription& description);
+
+// Fails unless there are as many tensors as are described, none of them null.
+Status CheckCount(Side side, const Table<TensorDescription>& descriptions,
+                  const DLTensor* const* tensors, size_t count);
+
+// Fails unless a tensor has the described number of dimensions, and a shape if it has any.
+Status CheckRank(Side side, size_t index, const TensorDescription& description,
+                 const DLTensor& tensor);
+
+// Fails unless a tensor has the described shape. `sizes` explains expectations that depend on the
+// inputs; null for a model without symbols.
+Status CheckShape(Side side, size_t index, const TensorDescription& description,
+                  const DLTensor& tensor, const Sizes* sizes);
+
+// Reads the value of scalar input `index`, which is a tensor on the host.
+Status ReadScalar(size_t index, const TensorDescription& description, const DLTensor& tensor,
+                  int64_t* value);
+
+// Stores the first element's address of each tensor, and 0 for a scalar. In full: compares the
+// count, and each tensor's dtype, number of dimensions, shape, strides, device and alignment, in
+// time proportional to the number of dimensions. A message names the tensor and the dimension, what
+// is expected and what came. Of a model with symbols, descriptions are those that `sizes` resolved;
+// else it is null.
 Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
                    const DLTensor* const* tensors, size_t count, int device, Check check,
-                   DeviceAddress* addresses);
+                   DeviceAddress* addresses, const Sizes* sizes = nullptr);
 
-// Fails if an output shares memory with an input or with another output.
+// Fails if an output, or an input that the model writes to, shares memory with anything else.
 Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
                     const Table<TensorDescription>& outputs, const DeviceAddress* output_addresses);
 

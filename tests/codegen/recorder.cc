@@ -22,11 +22,11 @@ const DeviceAddress kInputs[] = {0x1000000, 0x1100000};
 const DeviceAddress kOutputs[] = {0x2000000, 0x2100000, 0x2200000};
 
 aoti::Addresses FoldingAddresses() {
-  return {0x30000000, 0x40000000, 0x50000000, 0x60000000, nullptr, nullptr};
+  return {0x30000000, 0x40000000, 0x50000000, 0x60000000, nullptr, nullptr, nullptr};
 }
 
 aoti::Addresses MainAddresses() {
-  return {0x70000000, 0x40000000, 0, 0x60000000, kInputs, kOutputs};
+  return {0x70000000, 0x40000000, 0, 0x60000000, kInputs, kOutputs, nullptr};
 }
 
 const char* Spell(aoti::Pointers pointers) {

@@ -244,7 +244,7 @@ int main() {
   AotiModelOptions options = {sizeof options, "weights.safetensors", nullptr, 0, nullptr, 1, 0};
   if (!copies::Copies::Load(options, &model).ok()) return 1;
   copies::Copies::Session session;
-  AotiSessionOptions flags = {sizeof flags, AOTI_SESSION_NO_CHECKS};
+  AotiSessionOptions flags = {sizeof flags, AOTI_SESSION_NO_CHECKS, 0};
   if (!model.CreateSession(&flags, &session).ok()) return 1;
   auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
   const DLTensor x = aoti::View<copies::inputs::Class>(at(0x1000), 1);

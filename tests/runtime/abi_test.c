@@ -13,7 +13,7 @@ int main(void) {
     ASSERT_IS(offsetof(AotiStatus, message), 4);
   }
   {
-    ASSERT_IS(sizeof(AotiTensorInfo), 40);
+    ASSERT_IS(sizeof(AotiTensorInfo), 96);
   }
   {
     ASSERT_IS(offsetof(AotiTensorInfo, dtype), 8);
@@ -26,6 +26,21 @@ int main(void) {
   }
   {
     ASSERT_IS(offsetof(AotiTensorInfo, nbytes), 32);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, flags), 48);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, shape_info), 56);
+  }
+  {
+    ASSERT_IS(offsetof(AotiTensorInfo, value), 72);
+  }
+  {
+    ASSERT_IS(sizeof(AotiDimInfo), 24);
+  }
+  {
+    ASSERT_IS(offsetof(AotiSessionOptions, max_graphs), 16);
   }
   {
     ASSERT_IS(sizeof(AotiDescriptionInfo), 40);
@@ -49,7 +64,7 @@ int main(void) {
     ASSERT_IS(offsetof(AotiModelOptions, device), 40);
   }
   {
-    ASSERT_IS(sizeof(AotiSessionOptions), 16);
+    ASSERT_IS(sizeof(AotiSessionOptions), 24);
   }
   return aoti_abi_version() == AOTI_ABI_VERSION ? 0 : 1;
 }

@@ -176,7 +176,7 @@ class DeviceTest : public ::testing::TestWithParam<uint64_t> {
     options.weights_size = weights_.size();
     ASSERT_EQ(aoti_model_load(&description_, &options, &model_, &status_), AOTI_OK)
         << status_.message;
-    const AotiSessionOptions session_options = {sizeof session_options, GetParam()};
+    const AotiSessionOptions session_options = {sizeof session_options, GetParam(), 0};
     ASSERT_EQ(aoti_session_create(model_, &session_options, &session_, &status_), AOTI_OK)
         << status_.message;
   }
@@ -230,7 +230,7 @@ TEST_P(DeviceTest, RunsWithoutACurrentContextInManyThreads) {
     threads.emplace_back([this, i, &good] {
       AotiStatus status;
       AotiSession* session = nullptr;
-      const AotiSessionOptions options = {sizeof options, GetParam()};
+      const AotiSessionOptions options = {sizeof options, GetParam(), 0};
       if (aoti_session_create(model_, &options, &session, &status) != AOTI_OK) return;
       for (int run = 0; run < 20; ++run) {
         Stream stream;

@@ -112,7 +112,7 @@ class RuntimeTest : public ::testing::Test {
   }
 
   SessionHandle Create(AotiModel* model, uint64_t flags = 0) {
-    AotiSessionOptions options = {sizeof options, flags};
+    AotiSessionOptions options = {sizeof options, flags, 0};
     AotiSession* session = nullptr;
     aoti_session_create(model, &options, &session, &status_);
     EXPECT_EQ(status_.code == AOTI_OK, session != nullptr) << status_.message;
@@ -237,7 +237,7 @@ TEST_P(RuntimeModeTest, RunsSessionsInThreads) {
   for (size_t i = 0; i < correct.size(); ++i) {
     threads.emplace_back([i, &correct, &model] {
       const CurrentContext current;
-      AotiSessionOptions options = {sizeof options, GetParam()};
+      AotiSessionOptions options = {sizeof options, GetParam(), 0};
       AotiSession* created = nullptr;
       AotiStatus status;
       aoti_session_create(model.get(), &options, &created, &status);
@@ -628,7 +628,7 @@ TEST_F(RuntimeTest, RefusesUnusableArguments) {
   AotiSession* session = nullptr;
   EXPECT_EQ(aoti_session_create(nullptr, nullptr, &session, &status_), AOTI_INVALID_ARGUMENT);
   EXPECT_EQ(aoti_session_create(loaded.get(), nullptr, nullptr, &status_), AOTI_INVALID_ARGUMENT);
-  AotiSessionOptions unknown = {sizeof unknown, 64};
+  AotiSessionOptions unknown = {sizeof unknown, 64, 0};
   EXPECT_EQ(aoti_session_create(loaded.get(), &unknown, &session, &status_), AOTI_INVALID_ARGUMENT);
   EXPECT_STREQ(status_.message, "AotiSessionOptions.flags has an unknown bit set");
   EXPECT_EQ(aoti_session_run(nullptr, nullptr, 0, nullptr, 0, nullptr, nullptr),
@@ -706,7 +706,7 @@ TEST_P(RuntimeModeTest, ReleasesEverythingWhicheverCallFails) {
       if (aoti_model_load(&ToyModel(), &options, &loaded, &status_) != AOTI_OK) return false;
       const ModelHandle model(loaded);
       AotiSession* created = nullptr;
-      const AotiSessionOptions flags = {sizeof flags, GetParam()};
+      const AotiSessionOptions flags = {sizeof flags, GetParam(), 0};
       if (aoti_session_create(loaded, &flags, &created, &status_) != AOTI_OK) return false;
       const SessionHandle session(created);
       bool good = true;

@@ -1,0 +1,231 @@
+#include "runtime/sizes.h"
+
+#include <cctype>
+#include <cstring>
+
+#include "runtime/memory.h"
+#include "runtime/tensor.h"
+
+namespace aoti {
+namespace {
+
+// What generated code calls an expression that is but a number or the name of a symbol.
+bool IsNumber(const std::string& expression) {
+  for (const char c : expression) {
+    if (std::isdigit(static_cast<unsigned char>(c)) == 0) return false;
+  }
+  return true;
+}
+
+bool IsWordCharacter(char c) {
+  return c == '_' || std::isalnum(static_cast<unsigned char>(c)) != 0;
+}
+
+bool Mentions(const std::string& expression, const std::string& name) {
+  for (size_t at = expression.find(name); at != std::string::npos;
+       at = expression.find(name, at + 1)) {
+    const size_t end = at + name.size();
+    if ((at == 0 || !IsWordCharacter(expression[at - 1])) &&
+        (end == expression.size() || !IsWordCharacter(expression[end]))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Holds(int64_t left, const std::string& comparison, int64_t right) {
+  if (comparison == "==") return left == right;
+  if (comparison == "!=") return left != right;
+  if (comparison == "<") return left < right;
+  if (comparison == "<=") return left <= right;
+  if (comparison == ">") return left > right;
+  return left >= right;
+}
+
+std::vector<TensorDescription> CopyOf(const Table<TensorDescription>& table) {
+  return std::vector<TensorDescription>(table.begin(), table.end());
+}
+
+}  // namespace
+
+Sizes::Sizes(const ModelDescription& model, const TargetDescription* target)
+    : model_(model),
+      target_(target),
+      symbols_(model.symbols.size),
+      next_(model.symbols.size),
+      values_(target == nullptr ? model.num_values : target->num_values),
+      inputs_(CopyOf(model.inputs)),
+      outputs_(CopyOf(model.outputs)),
+      dims_(2 * (inputs_.size() + outputs_.size())) {
+  for (const SymbolDescription& symbol : model.symbols) {
+    if (symbol.shapes) key_.push_back(0);
+  }
+}
+
+Status Sizes::Read(const DLTensor* const* inputs, size_t num_inputs) {
+  AOTI_RETURN_IF_ERROR(CheckCount(Side::kInput, model_.inputs, inputs, num_inputs));
+  for (size_t i = 0; i < next_.size(); ++i) {
+    AOTI_RETURN_IF_ERROR(ReadSymbol(model_.symbols[i], inputs, &next_[i]));
+  }
+  if (valid_ && next_ == symbols_) return Status();
+  valid_ = false;
+  symbols_ = next_;
+  size_t keys = 0;
+  for (size_t i = 0; i < symbols_.size(); ++i) {
+    values_[i] = symbols_[i];
+    if (model_.symbols[i].shapes) key_[keys++] = symbols_[i];
+  }
+  AOTI_RETURN_IF_ERROR(Check());
+  AOTI_RETURN_IF_ERROR(Compute());
+  AOTI_RETURN_IF_ERROR(Resolve("input", &inputs_));
+  AOTI_RETURN_IF_ERROR(Resolve("output", &outputs_));
+  valid_ = true;
+  return Status();
+}
+
+Status Sizes::ReadSymbol(const SymbolDescription& symbol, const DLTensor* const* inputs,
+                         int64_t* value) const {
+  const TensorDescription& input = model_.inputs[symbol.input];
+  const DLTensor& tensor = *inputs[symbol.input];
+  if (symbol.dimension == kFixed) return ReadScalar(symbol.input, input, tensor, value);
+  AOTI_RETURN_IF_ERROR(CheckRank(Side::kInput, symbol.input, input, tensor));
+  *value = tensor.shape[symbol.dimension];
+  return Status();
+}
+
+Status Sizes::Check() const {
+  for (size_t i = 0; i < symbols_.size(); ++i) {
+    const SymbolDescription& symbol = model_.symbols[i];
+    if (symbol.minimum <= symbols_[i] && symbols_[i] <= symbol.maximum) continue;
+    std::string what;
+    if (symbol.dimension != kFixed) {
+      what = "dimension " + std::to_string(symbol.dimension) + ": ";
+    }
+    const std::string name = symbol.name;
+    return Status(Code::kInvalidArgument,
+                  TensorLabel(Side::kInput, symbol.input, model_.inputs[symbol.input]) + what +
+                      "expected " + std::to_string(symbol.minimum) + " <= " + name +
+                      " <= " + std::to_string(symbol.maximum) + ", got " + name + " = " +
+                      std::to_string(symbols_[i]));
+  }
+  return Status();
+}
+
+Status Sizes::Compute() {
+  const char* failed = nullptr;
+  if (model_.compute != nullptr) failed = model_.compute(values_.data());
+  if (failed == nullptr) {
+    for (const ConstraintDescription& constraint : model_.constraints) {
+      AOTI_RETURN_IF_ERROR(CheckConstraint(constraint));
+    }
+    if (target_ != nullptr && target_->plan != nullptr) failed = target_->plan(values_.data());
+  }
+  if (failed != nullptr) {
+    return Status(Code::kInvalidArgument,
+                  std::string("the model cannot run at these sizes: ") + failed +
+                      " divides by zero or does not fit 64 bits, " + Where(failed));
+  }
+  if (target_ == nullptr) return Status();
+  for (const LimitDescription& limit : target_->limits) AOTI_RETURN_IF_ERROR(CheckLimit(limit));
+  return Status();
+}
+
+Status Sizes::CheckConstraint(const ConstraintDescription& constraint) const {
+  const auto left = values_[static_cast<size_t>(constraint.left)];
+  const auto right = values_[static_cast<size_t>(constraint.right)];
+  if (Holds(left, constraint.comparison, right)) return Status();
+  return Status(Code::kInvalidArgument, std::string("the inputs violate the constraint ") +
+                                            constraint.text + ": expected " + constraint.condition +
+                                            ", got " + std::to_string(left) + " " +
+                                            constraint.comparison + " " + std::to_string(right) +
+                                            ", " + Where(constraint.condition));
+}
+
+Status Sizes::CheckLimit(const LimitDescription& limit) const {
+  const int64_t value = values_[static_cast<size_t>(limit.value)];
+  const bool within = limit.minimum <= value && value <= limit.maximum;
+  if (within && value % limit.multiple_of == 0) return Status();
+  const std::string expected =
+      within ? "a multiple of " + std::to_string(limit.multiple_of)
+             : std::to_string(limit.minimum) + " to " + std::to_string(limit.maximum);
+  return Status(Code::kInvalidArgument, std::string("the model cannot run at these sizes: ") +
+                                            limit.what + ", " + limit.expression + ", is " +
+                                            std::to_string(value) + ", expected " + expected +
+                                            ", " + Where(limit.expression));
+}
+
+Status Sizes::Resolve(const char* sort, std::vector<TensorDescription>* tensors) {
+  const size_t first = tensors == &inputs_ ? 0 : 2 * inputs_.size();
+  for (size_t i = 0; i < tensors->size(); ++i) {
+    TensorDescription& tensor = (*tensors)[i];
+    const DynamicLayout* layout = tensor.dynamic;
+    if (layout == nullptr) continue;
+    const std::string label =
+        std::string(sort) + " " + std::to_string(i) + " (" + tensor.name + "): ";
+    std::vector<int64_t>* dims = &dims_[first + 2 * i];
+    AOTI_RETURN_IF_ERROR(
+        ResolveDims(label, "size", layout->shape, layout->shape_values, &dims[0], &tensor.shape));
+    AOTI_RETURN_IF_ERROR(ResolveDims(label, "stride", layout->strides, layout->stride_values,
+                                     &dims[1], &tensor.strides));
+    uint64_t nbytes = 0;
+    if (!CheckedExtent(tensor, &nbytes)) {
+      return Status(Code::kInvalidArgument, label + "its bytes do not fit 64 bits for the shape " +
+                                                ShapeText(tensor.shape.data, tensor.shape.size));
+    }
+  }
+  return Status();
+}
+
+Status Sizes::ResolveDims(const std::string& label, const char* what, const AotiDimInfo* dims,
+                          const int32_t* indices, std::vector<int64_t>* resolved,
+                          Table<int64_t>* table) const {
+  resolved->resize(table->size);
+  for (size_t i = 0; i < table->size; ++i) {
+    const int64_t value =
+        indices[i] == kFixed ? dims[i].minimum : values_[static_cast<size_t>(indices[i])];
+    if (value < 0) {
+      return Status(Code::kInvalidArgument,
+                    label + "dimension " + std::to_string(i) + " would have " + what + " " +
+                        std::to_string(value) + Explain(dims[i].expression));
+    }
+    (*resolved)[i] = value;
+  }
+  *table = {resolved->data(), resolved->size()};
+  return Status();
+}
+
+uint64_t Sizes::arena() const {
+  if (target_->arena == kFixed) return Align(target_->memory.main_arena);
+  return static_cast<uint64_t>(values_[static_cast<size_t>(target_->arena)]);
+}
+
+std::string Sizes::Explain(const char* expression) const {
+  if (IsNumber(expression)) return "";
+  for (const SymbolDescription& symbol : model_.symbols) {
+    if (std::strcmp(symbol.name, expression) == 0) {
+      return std::string(" (") + expression + ", which is " + Origin(symbol) + ")";
+    }
+  }
+  return std::string(" (") + expression + ", " + Where(expression) + ")";
+}
+
+std::string Sizes::Where(const std::string& expression) const {
+  std::string text;
+  for (size_t i = 0; i < symbols_.size(); ++i) {
+    const SymbolDescription& symbol = model_.symbols[i];
+    if (!Mentions(expression, symbol.name)) continue;
+    text += text.empty() ? "where " : ", ";
+    text +=
+        std::string(symbol.name) + " = " + std::to_string(symbols_[i]) + " is " + Origin(symbol);
+  }
+  return text;
+}
+
+std::string Sizes::Origin(const SymbolDescription& symbol) const {
+  const std::string input =
+      "input " + std::to_string(symbol.input) + " (" + model_.inputs[symbol.input].name + ")";
+  if (symbol.dimension == kFixed) return input;
+  return "dimension " + std::to_string(symbol.dimension) + " of " + input;
+}
+
+}  // namespace aoti
