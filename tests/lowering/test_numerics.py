@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from simulator import program as simulator
 from tests.lowering import small_models, support
 from wrapgen.lowering import lower
 from wrapgen.program import Launch, PointerArg, Procedure, Program, Weight
@@ -26,7 +27,7 @@ def test_matches_eager(name: str, tmp_path: Path) -> None:
     names = [spec.name for spec in program.tensor_inputs]
     inputs = dict(zip(names, [*args, *kwargs.values()], strict=True))
 
-    outputs = support.run_on_host(lowered, weights, inputs, tmp_path)["outputs"]
+    outputs = simulator.run(lowered, weights, inputs)["outputs"]
 
     with torch.no_grad():
         expected = pytree.tree_leaves(module(*args, **kwargs))
@@ -47,7 +48,7 @@ def test_batch_norms_are_folded(tmp_path: Path) -> None:
     assert all(not weight.name.startswith("bn") for weight in _read(program.main, program))
 
     inputs = {program.tensor_inputs[0].name: args[0]}
-    constants = support.run_on_host(lowered, weights, inputs, tmp_path)["constants"]
+    constants = simulator.run(lowered, weights, inputs)["constants"]
 
     for conv, bn in (("conv1", "bn1"), ("conv2", "bn2"), ("down", "bn3")):
         scale = weights[f"{bn}.weight"] * torch.rsqrt(weights[f"{bn}.running_var"] + 1e-5)
