@@ -78,7 +78,11 @@ def _range(owner: nn.Module, kind: str, shape: tuple[int, ...]) -> tuple[float, 
     if kind.startswith("bias"):
         return -0.1, 0.1
     if kind.startswith("weight") and len(shape) > 1:
-        bound = math.sqrt(3.0 / _fan_in(owner, shape))
+        # A convolution without bias is followed by batch normalisation and a ReLU6, which lets less
+        # than half of the variance through; with a gain for all of it, rounding errors would grow
+        # from layer to layer.
+        plain = isinstance(owner, nn.Conv2d) and owner.bias is None
+        bound = math.sqrt((4.5 if plain else 3.0) / _fan_in(owner, shape))
         return -bound, bound
     if kind == "weight":  # of a normalisation
         return 0.75, 1.25

@@ -128,10 +128,11 @@ Wheels only, each checked against the lock; pip's own configuration says where t
 )
 
 def pip_groups():
-    """Declares `@aoti_pip_base`, `@aoti_pip_triton`, `@aoti_pip_torch` and `@aoti_pip_dev`.
+    """Declares `@aoti_pip_base`, `_triton`, `_torch`, `_dev` and `_transformers`.
 
-    A group holds what those before it lack: an action that compiles kernels has base and triton
-    among its inputs and no PyTorch.
+    A group holds what those that it stands on lack: an action that compiles kernels has base and
+    triton among its inputs and no PyTorch. Those of the last two, for this repository's own tests
+    and models, are fetched where something asks for them.
     """
     pip_group(
         name = "aoti_pip_base",
@@ -150,4 +151,8 @@ def pip_groups():
     pip_group(
         name = "aoti_pip_dev",
         lock = Label("//tools/python:requirements_dev.txt"),
+    )
+    pip_group(
+        name = "aoti_pip_transformers",
+        lock = Label("//tools/python:requirements_transformers.txt"),
     )

@@ -133,6 +133,7 @@ def _packages_test_impl(ctx):
         ("aoti_pip_base", True),
         ("aoti_pip_dev", False),
         ("aoti_pip_torch", ctx.attr.torch),
+        ("aoti_pip_transformers", False),
         ("aoti_pip_triton", ctx.attr.triton),
     ]:
         # With bzlmod the names have a prefix.
