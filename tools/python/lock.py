@@ -2,8 +2,8 @@
 
 Each group holds what the groups it stands on lack. Needs pip-tools. Hashes are of every file of a
 release, so that a lock serves whatever index pip is configured with; of torch, only the CPU build's
-is kept. Versions that are locked stay unless an ``.in`` file says otherwise; ``--upgrade`` takes the
-newest.
+is kept. Versions that are locked stay unless an ``.in`` file says otherwise; ``--upgrade`` takes
+the newest.
 """
 
 from __future__ import annotations
