@@ -12,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import torch
 from torch.fx import Graph, GraphModule
 
-from wrapgen.lowering import convolution
+from wrapgen.lowering import convolution, pooling
 
 EXPORTED: Final[tuple[Callable[[Graph, Mapping[str, str]], object], ...]] = (
     convolution.fold_batch_norms,
 )
 """Each takes an exported graph, and placeholder name to qualified name of each weight."""
 
-DECOMPOSITIONS: Final[dict[Any, Callable[..., Any] | None]] = {}
+DECOMPOSITIONS: Final[dict[Any, Callable[..., Any] | None]] = {
+    torch.ops.aten.convolution.default: convolution.decompose,
+    **pooling.DECOMPOSITIONS,
+}
 """Overload to decomposition, in place of Inductor's; ``None`` keeps the operation as it is, for a
 lowering of our own (templates/) or for a rewrite of the decomposed graph."""
 

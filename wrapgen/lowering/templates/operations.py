@@ -16,9 +16,10 @@ import torch
 from torch._inductor import ir, select_algorithm
 from torch._inductor.lowering import lowerings
 from torch._inductor.select_algorithm import SymbolicGridFn, TritonTemplate
-from torch._inductor.virtualized import ops
+from torch._inductor.utils import sympy_product
+from torch._inductor.virtualized import V, ops
 
-from wrapgen.lowering.templates import cost, geometry, product
+from wrapgen.lowering.templates import cost, direct, geometry, product
 from wrapgen.target import Device
 
 aten = torch.ops.aten
@@ -28,8 +29,6 @@ _realize_inputs: Any = select_algorithm.realize_inputs
 _autotune_select_algorithm: Any = select_algorithm.autotune_select_algorithm
 
 _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32)
-_MAX_TAPS: Final = 63
-"""Kernel positions that the template can keep one bit each for."""
 
 
 def convolution(
@@ -44,59 +43,88 @@ def convolution(
     output_padding: Sequence[Any],
     groups: int,
 ) -> Any | None:
-    """``aten.convolution`` of one group over two dimensions; over one, by adding another.
+    """``aten.convolution`` that is not transposed, over one to three dimensions.
 
-    Shapes must be static, and operands half or single precision. The result is channels last.
+    The weight's shape is static, batch and extents may be symbolic. The result is channels last.
+    Inductor's own templates are never used: they have no dilation, and are wrong with 8 warps or
+    more (pytorch#173068).
     """
-    if transposed or groups != 1 or len(x.get_size()) != len(weight.get_size()):
+    rank = len(weight.get_size()) - 2
+    if transposed or len(x.get_size()) != rank + 2 or not _static(weight.get_size()):
         return None
-    if len(weight.get_size()) == 3:
+    strides, paddings, dilations = (_ints(v, rank) for v in (stride, padding, dilation))
+    if rank == 1 and groups > 1 and int(weight.get_size()[1]) == 1:
+        x = _realize_inputs(x)
+        result = direct.convolution(x, weight, strides, paddings, dilations, groups)
+    elif rank == 1:
         flat = convolution(
             device,
             lowerings[aten.unsqueeze](x, 2),
             lowerings[aten.unsqueeze](weight, 2),
-            bias,
-            [1, *stride],
-            [0, *padding],
-            [1, *dilation],
+            None,
+            (1, *strides),
+            (0, *paddings),
+            (1, *dilations),
             transposed,
             output_padding,
             groups,
         )
-        return None if flat is None else lowerings[aten.squeeze](flat, 2)
-    if len(weight.get_size()) != 4 or not _usable(x, weight):
-        return None
-    shape = geometry.Convolution(
-        batch=int(x.get_size()[0]),
-        in_channels=int(x.get_size()[1]),
-        out_channels=int(weight.get_size()[0]),
-        in_size=_pair(x.get_size()[2:]),
-        kernel=_pair(weight.get_size()[2:]),
-        stride=_pair(stride),
-        padding=_pair(padding),
-        dilation=_pair(dilation),
-    )
-    if shape.kernel[0] * shape.kernel[1] > _MAX_TAPS and any(shape.padding):
+        result = None if flat is None else lowerings[aten.squeeze](flat, 2)
+    else:
+        result = _convolution(device, x, weight, strides, paddings, dilations, groups)
+    if result is None or bias is None:
+        return result
+    return lowerings[aten.add](result, lowerings[aten.reshape](bias, [1, -1, *[1] * rank]))
+
+
+def _convolution(
+    device: Device,
+    x: Any,
+    weight: Any,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Any | None:
+    """A convolution over two or three dimensions, without bias."""
+    order = ir.NHWC_STRIDE_ORDER if len(stride) == 2 else ir.NHWDC_STRIDE_ORDER
+    out_channels, in_channels, *kernel = (int(extent) for extent in weight.get_size())
+    if int(x.get_size()[1]) != in_channels * groups:
         return None
     x.realize()
     weight.realize()
-    x = ir.ExternKernel.require_channels_last(x)
-    weight = ir.ExternKernel.require_channels_last(weight)
+    x = ir.ExternKernel.require_stride_order(x, order)
+    if x.get_dtype() not in _DTYPES or (groups > 1 and in_channels == 1) or _empty(x, weight):
+        return direct.convolution(x, weight, stride, padding, dilation, groups)
+    weight = ir.ExternKernel.require_stride_order(weight, order)
+    batch, _, *size = x.get_size()
+    out_size = direct.output_size(size, kernel, stride, padding, dilation)
+    shape = geometry.Convolution(
+        batch=_typical(batch),
+        in_channels=in_channels,
+        out_channels=out_channels // groups,
+        in_size=tuple(_typical(extent) for extent in size),
+        kernel=tuple(kernel),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        known_batch=_static([batch]),
+        known_size=_static(size),
+    )
+    axes = list(range(2, 2 + len(size)))
+    matrix = lowerings[aten.reshape](
+        lowerings[aten.permute](weight, [0, *axes, 1]), [out_channels, -1]
+    )
     if shape.pointwise:
-        pixels = lowerings[aten.permute](x, [0, 2, 3, 1])
-        rows = lowerings[aten.reshape](pixels, [-1, shape.in_channels])
-        columns = lowerings[aten.permute](
-            lowerings[aten.reshape](weight, [shape.out_channels, shape.in_channels]),
-            [1, 0],
-        )
-        result = matrix_product(device, rows, columns)
+        pixels = lowerings[aten.permute](x, [0, *axes, 1])
+        rows = lowerings[aten.reshape](pixels, [-1, in_channels])
+        result = matrix_product(device, rows, lowerings[aten.permute](matrix, [1, 0]))
         if result is None:
             return None
     else:
-        taps = lowerings[aten.permute](weight, [0, 2, 3, 1])
-        matrix = lowerings[aten.reshape](taps, [shape.out_channels, -1])
         x, matrix = _realize_inputs(x, matrix)
-        if x.get_stride()[1] != 1 or matrix.get_stride()[1] != 1:
+        if not (_contiguous(x, 1) and _contiguous(matrix, 1)):
             return None
         shape = shape.collapsed()
         result = _run(
@@ -104,30 +132,39 @@ def convolution(
             _template("channels_last_convolution", product.CONVOLUTION),
             [x, matrix],
             shape.product(x.get_dtype().itemsize),
+            sympy_product([batch, *out_size]),
             shape.constants,
             device,
         )
-    height, width = shape.out_size
-    result = lowerings[aten.reshape](result, [shape.batch, height, width, shape.out_channels])
-    result = lowerings[aten.permute](result, [0, 3, 1, 2])
-    if bias is None:
-        return result
-    return lowerings[aten.add](result, lowerings[aten.reshape](bias, [1, shape.out_channels, 1, 1]))
+    result = lowerings[aten.reshape](result, [batch, *out_size, out_channels])
+    return lowerings[aten.permute](result, [0, len(size) + 1, *range(1, len(size) + 1)])
+
+
+def _contiguous(operand: Any, axis: int) -> bool:
+    """Whether neighbours along an axis are neighbours in memory; an axis of one element may be."""
+    return bool(
+        V.graph.sizevars.statically_known_equals(operand.get_stride()[axis], 1)
+        or V.graph.sizevars.statically_known_equals(operand.get_size()[axis], 1)
+    )
 
 
 def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
-    """``aten.mm``: [m, k] by [k, n]. Shapes must be static."""
-    if not _usable(a, b) or 0 in (*a.get_size(), *b.get_size()):
+    """``aten.mm``: [m, k] by [k, n]. ``m`` may be symbolic."""
+    if a.get_dtype() not in _DTYPES or a.get_dtype() != b.get_dtype() or _empty(a, b):
+        return None
+    rows, inner = a.get_size()
+    if not _static([inner, *b.get_size()]):
         return None
     a, b = _realize_inputs(a, b)
-    (m, k), n = _pair(a.get_size()), int(b.get_size()[1])
-    shape = cost.Product(m=m, n=n, k=k, itemsize=a.get_dtype().itemsize)
+    k, n = int(inner), int(b.get_size()[1])
+    shape = cost.Product(m=_typical(rows), n=n, k=k, itemsize=a.get_dtype().itemsize)
     return _run(
         "mm",
         _template("matrix_product", product.MATMUL),
         [a, b],
         shape,
-        functools.partial(geometry.matmul_constants, shape),
+        rows,
+        functools.partial(geometry.matmul_constants, shape, known_m=_static([rows])),
         device,
     )
 
@@ -142,17 +179,22 @@ def matrix_product_plus(
     return None if result is None else lowerings[aten.add](result, addend)
 
 
-def _usable(a: Any, b: Any) -> bool:
-    return (
-        a.get_dtype() in _DTYPES
-        and a.get_dtype() == b.get_dtype()
-        and all(isinstance(e, (int, sympy.Integer)) for e in (*a.get_size(), *b.get_size()))
-    )
+def _static(extents: Sequence[Any]) -> bool:
+    return all(isinstance(extent, (int, sympy.Integer)) for extent in extents)
 
 
-def _pair(values: Sequence[Any]) -> tuple[int, int]:
-    first, second = (int(value) for value in (values if len(values) == 2 else [*values] * 2))
-    return first, second
+def _empty(*operands: Any) -> bool:
+    return any(0 in operand.get_size() for operand in operands)
+
+
+def _typical(extent: Any) -> int:
+    """What a configuration is chosen for: the size, or of a symbolic one its example's."""
+    return int(V.graph.sizevars.optimization_hint(extent))
+
+
+def _ints(values: Sequence[Any], count: int) -> tuple[int, ...]:
+    """``count`` numbers, of which the caller may have spelled one for all."""
+    return tuple(int(value) for value in (values if len(values) == count else [*values] * count))
 
 
 def _run(
@@ -160,14 +202,19 @@ def _run(
     template: TritonTemplate,
     operands: list[Any],
     shape: cost.Product,
+    rows: Any,
     constants: Callable[[cost.Tile], dict[str, Any]],
     device: Device,
 ) -> Any:
-    """Returns the product as a tensor [m, n] of the operands' type."""
+    """Returns the product as a tensor [m, n x batch] of the operands' type.
+
+    ``rows`` is m, of which ``shape`` has a typical value where it is symbolic.
+    """
     tile = cost.best(shape, device)
     dtype = operands[0].get_dtype()
     split = tile.split_k > 1
-    size = [tile.split_k, shape.m, shape.n] if split else [shape.m, shape.n]
+    matrix = [rows, shape.n * shape.batch]
+    size = [tile.split_k, *matrix] if split else matrix
     layout = ir.FixedLayout(
         operands[0].get_device_or_error(), torch.float32 if split else dtype, size
     )
@@ -176,7 +223,7 @@ def _run(
         layout=layout,
         num_stages=tile.num_stages,
         num_warps=tile.num_warps,
-        call_sizes=[sympy.Integer(shape.m), sympy.Integer(shape.n)],
+        call_sizes=[rows, sympy.Integer(shape.n)],
         **constants(tile),
     )
     candidate.annotations[cost.TILE] = (shape, tile)
@@ -205,7 +252,8 @@ def _sum_of_parts(partial: Any, parts: int, dtype: torch.dtype) -> Any:
 
 @SymbolicGridFn
 def _grid(m: Any, n: Any, meta: dict[str, Any], *, cdiv: Any) -> tuple[Any, Any, Any]:
-    return cdiv(m, meta["BLOCK_M"]) * cdiv(n, meta["BLOCK_N"]), meta["SPLIT_K"], 1
+    tiles = cdiv(m, meta["BLOCK_M"]) * cdiv(n, meta["BLOCK_N"])
+    return tiles, meta["SPLIT_K"], meta.get("GROUPS", 1)
 
 
 @functools.cache
