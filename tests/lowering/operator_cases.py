@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from simulator import program as simulator
 from tests.lowering import support
 from wrapgen.lowering import lower
 from wrapgen.program import Launch, Program
@@ -74,7 +75,7 @@ def check(
     weights = support.write_graph(support.export(model, tuple(inputs)), graph)
     program = lower(graph, parse(target), lowered)
     named = {spec.name: value for spec, value in zip(program.inputs, inputs, strict=True)}
-    outputs = support.run_on_host(lowered, weights, named, folder)["outputs"]
+    outputs = simulator.run(lowered, weights, named)["outputs"]
     with torch.no_grad():
         eager = model(*inputs)
         exact = copy.deepcopy(model).double()(
