@@ -50,7 +50,7 @@ def cc_compile(actions, *, cc_toolchain, features, name, march, srcs, hdrs, deps
         cxx_flags = ["-std=c++17"],
     )
 
-def cc_archive(actions, *, cc_toolchain, features, name, compilation_outputs, deps):
+def cc_archive(actions, *, cc_toolchain, features, name, compilation_outputs, deps, alwayslink = False):
     """Archives objects.
 
     Args:
@@ -60,6 +60,7 @@ def cc_archive(actions, *, cc_toolchain, features, name, compilation_outputs, de
       name: of the library.
       compilation_outputs: list of what `cc_compile` returned.
       deps: list of `CcInfo`.
+      alwayslink: whether a program links all of it, needed or not.
 
     Returns:
       The linking context, and the archive as a `File`.
@@ -72,6 +73,7 @@ def cc_archive(actions, *, cc_toolchain, features, name, compilation_outputs, de
         compilation_outputs = cc_common.merge_compilation_outputs(compilation_outputs = compilation_outputs),
         linking_contexts = [dep.linking_context for dep in deps],
         disallow_dynamic_library = True,
+        alwayslink = alwayslink,
     )
     library = outputs.library_to_link
     return context, library.pic_static_library or library.static_library

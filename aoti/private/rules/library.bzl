@@ -11,6 +11,7 @@ load("//aoti/private/actions:compile.bzl", "compile")
 load("//aoti/private/actions:lower.bzl", "lower")
 load("//aoti/private/actions:split.bzl", "split")
 load("//aoti/private/actions:wrap.bzl", "wrap")
+load(":simulator.bzl", "AotiSimulatorInfo", "link_simulator")
 
 AotiObjectsInfo = provider(
     doc = "Of `aoti_library` to `aoti_shared_library`: what a shared library links.",
@@ -124,6 +125,14 @@ def _aoti_library_impl(ctx):
         compilation_outputs = objects,
         deps = [runtime],
     )
+    simulator_linking, simulator_runfiles = link_simulator(
+        ctx,
+        simulator = ctx.attr._simulator[AotiSimulatorInfo],
+        name = name,
+        model = name,
+        march = toolchain.march,
+        programs = programs,
+    )
     program_files = [program.program for program in programs]
     kernel_files = [directory for program in programs for directory in program.kernels]
     sources = [generated.header, generated.model, generated.entry, generated.kernels] + [
@@ -133,13 +142,15 @@ def _aoti_library_impl(ctx):
     return [
         DefaultInfo(
             files = depset([archive, generated.header, weights]),
-            runfiles = ctx.runfiles([weights]),
+            runfiles = ctx.runfiles([weights]).merge(simulator_runfiles),
         ),
         CcInfo(
             compilation_context = cc_common.merge_compilation_contexts(
                 compilation_contexts = [compilation_context, runtime.compilation_context],
             ),
-            linking_context = linking_context,
+            linking_context = cc_common.merge_linking_contexts(
+                linking_contexts = [linking_context] + simulator_linking,
+            ),
         ),
         AotiModelInfo(
             name = name,
@@ -186,6 +197,11 @@ aoti_library_rule = rule(
             doc = "The C++ runtime.",
             default = Label("//runtime"),
             providers = [CcInfo],
+        ),
+        "_simulator": attr.label(
+            doc = "The simulator, where `--//aoti:simulator` asks for it.",
+            default = Label("//simulator:for_models"),
+            providers = [AotiSimulatorInfo],
         ),
     },
     fragments = ["cpp"],
