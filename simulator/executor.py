@@ -1,13 +1,14 @@
 """The process that runs kernels for the simulated driver.
 
 The driver (``simulator/executor.cc``) starts it, shares device memory with it through inherited
-files, and tells it over a socket what to do; ``simulator/executor.h`` has the messages. It ends when
-its socket closes or the process that started it ends, whatever it is doing then.
+files, and tells it over a socket what to do; ``simulator/executor.h`` has the messages. It ends
+when its socket closes or the process that started it ends, whatever it is doing then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import mmap
@@ -172,8 +173,8 @@ def _slots(
     sizes = [struct.calcsize(form) for form in formats] + [POINTER_BYTES] * len(SCRATCH_PARAMS)
     if list(facts.params) != sizes:
         raise kernels.KernelNotFoundError(
-            f"kernel {facts.entry}: the image's parameters have {list(facts.params)} bytes, those of "
-            f"{source.path} and the {len(SCRATCH_PARAMS)} that Triton appends {sizes}: it was "
+            f"kernel {facts.entry}: the image's parameters have {list(facts.params)} bytes, those "
+            f"of {source.path} and the {len(SCRATCH_PARAMS)} that Triton appends {sizes}: it was "
             "compiled from something else"
         )
     offsets = []
@@ -209,10 +210,9 @@ def _end_with(parent: int, connection: socket.socket) -> None:
     """Ends this process when the other one ends, in the middle of a kernel too."""
     poll = select.poll()
     poll.register(connection, 0)  # a hang-up is always told
-    try:
+    # Not there if it has ended already, or the system lacks this: the socket tells as well.
+    with contextlib.suppress(OSError):
         poll.register(os.pidfd_open(parent), select.POLLIN)
-    except OSError:
-        pass  # it has ended already, or the system lacks this: the socket tells as well
     poll.poll()
     os._exit(0)
 

@@ -30,10 +30,10 @@ class ImageError(Exception):
 class Image:
     """What an image says of its one kernel.
 
-    ``target`` is such as ``sm_90`` or ``compute_90``. ``threads`` are a block's, at most, or exactly
-    where ``exact``; ``cluster`` counts the blocks of a cluster. ``static`` is the shared memory of a
-    block in bytes, what a launch adds not counted; ``registers`` those of a thread, 0 where only a
-    later compilation decides. ``params`` has the size of each parameter in bytes.
+    ``target`` is such as ``sm_90`` or ``compute_90``. ``threads`` are a block's, at most, or
+    exactly where ``exact``; ``cluster`` counts the blocks of a cluster. ``static`` is the shared
+    memory of a block in bytes, what a launch adds not counted; ``registers`` those of a thread, 0
+    where only a later compilation decides. ``params`` has the size of each parameter in bytes.
     """
 
     entry: str

@@ -2,8 +2,8 @@
 
 The directories are what ``lower`` and ``compile`` wrote, or anything that holds them: shards with
 ``NAME.ttir`` and the launch ``NAME.json`` beside it, and compiled kernels with the metadata
-``NAME.json``. The metadata names the image and the TTIR by their SHA-256, so that no kernel is taken
-for another of its name.
+``NAME.json``. The metadata names the image and the TTIR by their SHA-256, so that no kernel is
+taken for another of its name.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class KernelNotFoundError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A kernel's TTIR. ``launch`` is what lowering declared, ``registers`` those of a thread where the
-    metadata says so, else 0."""
+    """A kernel's TTIR. ``launch`` is what lowering declared, ``registers`` those of a thread where
+    the metadata says so, else 0."""
 
     ttir: str
     path: Path
@@ -45,7 +45,9 @@ class KernelDirectories:
         """Returns the TTIR of kernel ``name``. Raises ``KernelNotFoundError``."""
         facts = [(path, self._json(path)) for path in self._named(f"{name}.json")]
         metadata = [(path, fact) for path, fact in facts if "sha256" in fact]
-        launches = [(path, fact) for path, fact in facts if "params" in fact and "num_stages" in fact]
+        launches = [
+            (path, fact) for path, fact in facts if "params" in fact and "num_stages" in fact
+        ]
         ours = [fact for _, fact in metadata if fact["sha256"] == image_sha256]
         if metadata and not ours:
             seen = "\n".join(f"  {path}: {fact['sha256']}" for path, fact in metadata)
@@ -58,11 +60,13 @@ class KernelDirectories:
         for path in self._named(f"{name}.ttir"):
             data = path.read_bytes()
             sources.setdefault(hashlib.sha256(data).hexdigest(), (path, data))
-        fitting = {digest: entry for digest, entry in sources.items() if digest in wanted or not wanted}
+        fitting = sources
+        if wanted:
+            fitting = {digest: sources[digest] for digest in sources if digest in wanted}
         if len(fitting) != 1:
             raise KernelNotFoundError(self._explain(name, wanted, sources))
         ((digest, (path, data)),) = fitting.items()
-        launch = next((fact for _, fact in launches if fact["ttir_sha256"] == digest), None)
+        launch = next((fact for fact in launches if fact["ttir_sha256"] == digest), None)
         return Source(
             ttir=data.decode("utf-8"),
             path=path,
@@ -70,9 +74,7 @@ class KernelDirectories:
             registers=int(ours[0]["registers"]) if ours else 0,
         )
 
-    def _explain(
-        self, name: str, wanted: set[str], sources: dict[str, tuple[Path, bytes]]
-    ) -> str:
+    def _explain(self, name: str, wanted: set[str], sources: dict[str, tuple[Path, bytes]]) -> str:
         searched = os.pathsep.join(str(directory) for directory in self._directories)
         if not sources:
             return (

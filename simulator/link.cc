@@ -59,8 +59,10 @@ std::string FindRunfiles(const std::string& model, const std::string& driver) {
     if (access((root + "/" + driver).c_str(), R_OK) == 0) return Absolute(root);
     seen += "\n  " + root;
   }
-  Die(model, "its runfiles were not found; run it where Bazel built it, or set RUNFILES_DIR. There "
-             "is no " + driver + " in" + seen);
+  Die(model,
+      "its runfiles were not found; run it where Bazel built it, or set RUNFILES_DIR. There "
+      "is no " +
+          driver + " in" + seen);
 }
 
 // As a word of a shell.

@@ -1,4 +1,5 @@
-// Runs the small model once a mode, or RUNS times with a graph: run_small WEIGHTS INPUT OUTPUT [RUNS].
+// Runs the small model once a mode, or RUNS times with a graph: run_small WEIGHTS INPUT OUTPUT
+// [RUNS].
 //
 // INPUT and OUTPUT are raw tensors. Writes "ready" once it has run, and waits for standard input to
 // end, where RUNS is 0: a test then looks at its processes.
@@ -21,7 +22,8 @@ namespace {
 
 using aoti::Status;
 
-Status Run(const char* weights, const std::vector<char>& input, int runs, std::vector<char>* output) {
+Status Run(const char* weights, const std::vector<char>& input, int runs,
+           std::vector<char>* output) {
   const aoti::Driver* driver = nullptr;
   AOTI_RETURN_IF_ERROR(aoti::Driver::Get(&driver));
   aoti::DeviceProperties device;
