@@ -45,9 +45,7 @@ class KernelDirectories:
         """Returns the TTIR of kernel ``name``. Raises ``KernelNotFoundError``."""
         facts = [(path, self._json(path)) for path in self._named(f"{name}.json")]
         metadata = [(path, fact) for path, fact in facts if "sha256" in fact]
-        launches = [
-            (path, fact) for path, fact in facts if "params" in fact and "num_stages" in fact
-        ]
+        launches = [fact for _, fact in facts if "num_stages" in fact]
         ours = [fact for _, fact in metadata if fact["sha256"] == image_sha256]
         if metadata and not ours:
             seen = "\n".join(f"  {path}: {fact['sha256']}" for path, fact in metadata)
