@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
+from torch._prims_common import suggest_memory_format
 
 aten = torch.ops.aten
 
@@ -288,7 +289,7 @@ def _antialiased(kernel: Callable[[Tensor], Tensor], width: int) -> Callable[...
             window, weights = _filter(kernel, width, size[axis], count, scale, x)
             values, _ = _gather(moved, [window])
             result = (values * weights).sum(-1).movedim(-1, -2 + axis)
-        return result.to(x.dtype)
+        return result.to(x.dtype).contiguous(memory_format=suggest_memory_format(x))
 
     return decomposition
 
@@ -374,7 +375,8 @@ def _source(place: Tensor, size: Any, padding_mode: int, align_corners: bool) ->
         distance = (place - low).abs()
         flips = (distance / span).floor()
         rest = distance - flips * span
-        place = torch.where(flips % 2 == 0, rest, span - rest) + low
+        odd = flips != 2 * (flips / 2).floor()
+        place = torch.where(odd, span - rest, rest) + low
     if padding_mode:
         place = place.clamp(0, size - 1)
     return place
