@@ -51,3 +51,22 @@ _F32_F64: Final[dict[str, Callable[..., Tensor]]] = {
 FUNCTIONS: Final[dict[str, Callable[..., Tensor]]] = {
     f"__nv_{name}{suffix}": function for name, function in _F32_F64.items() for suffix in ("", "f")
 }
+
+_PREDICATES: Final[dict[str, Callable[..., Tensor]]] = {
+    "signbit": torch.signbit,
+    "isinf": torch.isinf,
+    "isnan": torch.isnan,
+    "finite": torch.isfinite,
+}
+
+
+def _number(predicate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda value: predicate(value).to(torch.int32)
+
+
+FUNCTIONS |= {
+    f"__nv_{name}{suffix}": _number(function)
+    for name, function in _PREDICATES.items()
+    for suffix in "df"
+}
+FUNCTIONS |= {"__nv_isfinited": _number(torch.isfinite)}
