@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.errors import REPORT_VERSION, LoweringError
 from wrapgen.lowering.model import lower
 
-__all__ = ["LoweringError", "lower", "preload"]
+__all__ = ["REPORT_VERSION", "LoweringError", "lower", "preload"]
 
 
 def preload() -> None:

@@ -57,6 +57,9 @@ def declared(device: Device) -> Iterator[None]:
                 torch._C, "_conv_determine_backend_memory_format", _convolution_format
             )
         )
+        # The method asks PyTorch's CUDA library for the device; the operator does the same and
+        # does not. Inductor's passes copy fake tensors into views by it.
+        stack.enter_context(mock.patch.object(torch.Tensor, "copy_", _copy))
         before = triton_driver._active
         triton_driver.set_active(_Driver(device))
         _forget_devices()
@@ -65,6 +68,12 @@ def declared(device: Device) -> Iterator[None]:
         finally:
             triton_driver._active = before
             _forget_devices()
+
+
+def _copy(self: torch.Tensor, src: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """``Tensor.copy_``."""
+    result: torch.Tensor = torch.ops.aten.copy_.default(self, src, non_blocking)
+    return result
 
 
 def _always(value: Any) -> Callable[..., Any]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from wrapgen.program import SourceNode
 
+REPORT_VERSION: Final = 1
+"""Of the JSON that ``LoweringError.report`` gives."""
+
 
 class LoweringError(ValueError):
-    """The model cannot be lowered. The message lists every reason found and what to do."""
+    """The model cannot be lowered. The message lists every reason found and what to do.
+
+    ``report`` is the same as data where operators have no kernel, else ``None``; docs/operators.md
+    describes it.
+    """
+
+    def __init__(self, message: str, report: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,23 +37,90 @@ class Offence:
     source: SourceNode | None
 
 
+ADVICE: Final = (
+    "replace it by operators that docs/operators.md lists, or run it outside the exported part"
+)
+
+_ADVICE: Final = {
+    "aten._assert_async.msg": "remove the check, or make it on the host before the call",
+    "aten._local_scalar_dense.default": (
+        "`.item()` reads a number back from the GPU: keep it a tensor of one element"
+    ),
+    "aten.bincount.default": "sum `torch.nn.functional.one_hot(x, n)` over the elements",
+    "aten.equal.default": "return `(a == b).all()`, a tensor",
+    "aten.item.default": (
+        "`.item()` reads a number back from the GPU: keep it a tensor of one element"
+    ),
+    "aten.masked_select.default": (
+        "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`"
+    ),
+    "aten.nonzero.default": (
+        "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`, or"
+        " `torch.nonzero_static`"
+    ),
+    "aten.unique_dim.default": "the result's size depends on values: run it outside the model",
+    "aten._unique2.default": "the result's size depends on values: run it outside the model",
+}
+
+
+def advice(op: str, reason: str) -> str:
+    """What the user can do about an operator that cannot be lowered; a clause."""
+    from wrapgen.lowering import random_numbers
+
+    if reason == RANDOM:
+        return random_numbers.ADVICE
+    return _ADVICE.get(op, ADVICE)
+
+
+RANDOM: Final = "it draws random numbers"
+"""The reason for which generators of random numbers are refused."""
+
+
 def unsupported(offences: Sequence[Offence], target: str) -> LoweringError:
-    """Makes one error of all offences: grouped by operation and reason, with their places."""
+    """Makes one error of all offences: grouped by operator and reason, with their places."""
     groups: dict[tuple[str, str], list[SourceNode]] = {}
     for offence in offences:
         places = groups.setdefault((offence.op, offence.reason), [])
         if offence.source is not None and offence.source not in places:
             places.append(offence.source)
-    lines = [f"cannot lower the model for {target}: {len(groups)} operation(s) have no kernel"]
-    for (op, reason), places in sorted(groups.items(), key=lambda item: item[0]):
-        count = f" ({len(places)} times)" if len(places) > 1 else ""
-        lines.append(f"  {op}{count}: {reason}")
-        for place in places:
-            where = ", in ".join(part for part in (place.location, place.module) if part)
-            code = f": {place.code}" if place.code else ""
-            lines.append(f"    {where or 'no place recorded'} [{place.name}]{code}")
+    operators = [
+        {
+            "op": op,
+            "reason": reason,
+            "advice": advice(op, reason),
+            "count": max(len(places), 1),
+            "places": [
+                {
+                    "node": place.name,
+                    "module": place.module,
+                    "location": place.location,
+                    "code": place.code,
+                }
+                for place in places
+            ],
+        }
+        for (op, reason), places in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    report = {"schema_version": REPORT_VERSION, "target": target, "operators": operators}
+    return LoweringError(_text(report), report)
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    operators = report["operators"]
+    lines = [
+        f"cannot lower the model for {report['target']}:"
+        f" {len(operators)} operation(s) have no kernel"
+    ]
+    for operator in operators:
+        count = f" ({operator['count']} times)" if operator["count"] > 1 else ""
+        lines.append(f"  {operator['op']}{count}: {operator['reason']}")
+        for place in operator["places"]:
+            where = ", in ".join(part for part in (place["location"], place["module"]) if part)
+            code = f": {place['code']}" if place["code"] else ""
+            lines.append(f"    {where or 'no place recorded'} [{place['node']}]{code}")
+        lines.append(f"    What to do: {operator['advice']}.")
     lines.append(
-        "Every kernel is built ahead of time, so nothing may call a library at run time. Replace"
-        " the operation by ones that are supported, or run it outside the exported part."
+        "Every kernel is built ahead of time, so nothing may call a library at run time."
+        " `wrapgen check --json` gives this list as data."
     )
-    return LoweringError("\n".join(lines))
+    return "\n".join(lines)

@@ -27,7 +27,7 @@ from torch._inductor.utils import aggregate_origins
 from torch._inductor.virtualized import V
 from torch.fx import GraphModule, Node
 
-from wrapgen.lowering import choices, templates
+from wrapgen.lowering import choices, errors, operators, random_numbers, templates
 from wrapgen.lowering.folding import is_random
 from wrapgen.target import Device
 
@@ -56,6 +56,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "memory_planning": False,
     "size_asserts": False,
     "triton.autotune_at_compile_time": False,
+    "triton.decompose_sort_ops": True,  # beyond 512 elements; operators.py takes long rows
     "triton.descriptive_names": False,
     "triton.multi_kernel": 0,
     "triton.store_cubin": False,
@@ -138,6 +139,7 @@ def lower_graph(
         stack.enter_context(_own_backend())
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
+        stack.enter_context(random_numbers.one_word_a_counter())
         post_grad_passes(module, True)
         graph = _Graph(
             module,
@@ -268,7 +270,12 @@ class _Graph(GraphLowering):
         """
         value = node.meta.get("val")
         if is_random(node) and isinstance(value, torch.Tensor):
-            self.missing.append(Missing(node, "it draws random numbers"))
+            self.missing.append(Missing(node, errors.RANDOM))
+            return _stand_in(value.shape, value.dtype, value.device)
+        refusal = operators.refusal(node)
+        if refusal:
+            assert isinstance(value, torch.Tensor)
+            self.missing.append(Missing(node, refusal))
             return _stand_in(value.shape, value.dtype, value.device)
         try:
             return super().run_node(node)

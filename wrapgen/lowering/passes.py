@@ -140,6 +140,16 @@ def move_to_gpu(graph: Graph) -> None:
             continue
         node.args = _on_gpu(node.args)
         node.kwargs = _on_gpu(node.kwargs)
+        if _is_factory(node):
+            node.kwargs = {**node.kwargs, "device": CUDA}
+
+
+def _is_factory(node: Node) -> bool:
+    """Whether a node makes a tensor from none, so that its device is an argument."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or any(isinstance(arg.type, torch.TensorType) for arg in schema.arguments):
+        return False
+    return any(arg.name == "device" for arg in schema.arguments)
 
 
 def _on_gpu(value: Any) -> Any:

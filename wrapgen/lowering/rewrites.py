@@ -15,21 +15,26 @@ from typing import Any, Final
 import torch
 from torch.fx import Graph, GraphModule
 
-from wrapgen.lowering import convolution, pooling
+from wrapgen.lowering import convolution, operators, pooling, random_numbers
 
 EXPORTED: Final[tuple[Callable[[Graph, Mapping[str, str]], object], ...]] = (
     convolution.fold_batch_norms,
+    operators.rectangular_embedding_bags,
 )
 """Each takes an exported graph, and placeholder name to qualified name of each weight."""
 
 DECOMPOSITIONS: Final[dict[Any, Callable[..., Any] | None]] = {
     torch.ops.aten.convolution.default: convolution.decompose,
     **pooling.DECOMPOSITIONS,
+    **operators.DECOMPOSITIONS,
 }
 """Overload to decomposition, in place of Inductor's; ``None`` keeps the operation as it is, for a
 lowering of our own (templates/) or for a rewrite of the decomposed graph."""
 
-DECOMPOSED: Final[tuple[Callable[[GraphModule, Any], object], ...]] = (convolution.prepare,)
+DECOMPOSED: Final[tuple[Callable[[GraphModule, Any], object], ...]] = (
+    random_numbers.seeded,
+    convolution.prepare,
+)
 """Each takes a graph whose nodes all have ``meta["val"]``, which it leaves them with, and the
 ``FakeTensorMode`` of those."""
 
