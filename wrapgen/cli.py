@@ -1,6 +1,7 @@
 """The command line. One sub-command a build step: files in, files out.
 
     python -m wrapgen build MODEL.pt2 --name resnet --target sm_90 -o OUT     all steps
+    python -m wrapgen check MODEL.pt2 --target sm_90 --json   what cannot be lowered, and where
     python -m wrapgen export models/resnet.py --entry-point export -o MODEL.pt2
     python -m wrapgen split MODEL.pt2 --graph graph.json --weights weights.safetensors
     python -m wrapgen lower graph.json --target sm_90 -o DIR
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_build(step("build", _build, "Run all steps: a .pt2 file in, a library out."))
+    _add_check(step("check", _check, "Say whether a model can be lowered, and what hinders it."))
     _add_export(step("export", _export, "Run a model file's entry point and write a .pt2 file."))
     _add_split(step("split", _split, "Part a .pt2 file into graph and weights."))
     _add_lower(step("lower", _lower, "Lower a graph to Triton kernels for one target."))
@@ -183,6 +185,31 @@ def _build(args: argparse.Namespace) -> None:
         jobs=args.jobs,
         link=not args.no_link,
     )
+
+
+def _add_check(parser: Any) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.pt2")
+    _add_target(parser, "what to lower for")
+    parser.add_argument("--json", action="store_true", help="write JSON: a list of reports")
+
+
+def _check(args: argparse.Namespace) -> None:
+    from wrapgen.check import check
+
+    results = check(args.model, args.targets)
+    if args.json:
+        import json
+
+        print(json.dumps([result.report for result in results], indent=2, sort_keys=True))
+    else:
+        print("\n".join(result.text for result in results))
+    failed = [str(result.target) for result in results if not result.lowered]
+    if failed:
+        raise UnsupportedError(f"{args.model}: cannot be lowered for {', '.join(failed)}")
+
+
+class UnsupportedError(ValueError):
+    """What ``wrapgen check`` ends with when a model cannot be lowered."""
 
 
 def _add_export(parser: Any) -> None:
