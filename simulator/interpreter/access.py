@@ -10,7 +10,8 @@ that it
 * reads, if it reads, bytes that were written since they were allocated. That is reported at the
   load, whatever becomes of the value;
 * writes nothing else than another program of the launch wrote there, nor another lane of its own in
-  the same operation. Atomic operations are exempt.
+  the same operation. Atomic operations are exempt, and so are kernels that look at what these
+  return: their programs may have agreed on who writes.
 
 Where a load has a mask and no value for the lanes it switches off, which hardware leaves undefined,
 these are NaN, or -1: their use shows.

@@ -138,12 +138,14 @@ def _ceil_div_unsigned(a: Tensor, b: Tensor) -> Tensor:
     return div_unsigned(a, b) + (rem_unsigned(a, b) != 0).to(a.dtype)
 
 
-def _shift_left(a: Tensor, b: Tensor) -> Tensor:
+def shift_left(a: Tensor, b: Tensor) -> Tensor:
+    """Nothing is left where the distance is the width or more."""
     over = unsigned_at_least(b, width(a))
     return torch.where(over, torch.zeros_like(a), a << torch.where(over, torch.zeros_like(b), b))
 
 
-def _shift_right_signed(a: Tensor, b: Tensor) -> Tensor:
+def shift_right_signed(a: Tensor, b: Tensor) -> Tensor:
+    """Shifts in copies of the sign."""
     over = unsigned_at_least(b, width(a))
     return a >> torch.where(over, torch.full_like(b, width(a) - 1), b)
 
@@ -265,14 +267,16 @@ def _add_extended(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return total, compare_unsigned("lt", total, a)
 
 
-def _count_ones(a: Tensor) -> Tensor:
+def count_ones(a: Tensor) -> Tensor:
+    """How many bits are 1."""
     count = torch.zeros_like(a)
     for i in range(width(a)):
         count = count + ((a >> i) & 1)
     return count
 
 
-def _leading_zeros(a: Tensor) -> Tensor:
+def leading_zeros(a: Tensor) -> Tensor:
+    """Zeros above the highest 1."""
     bits = width(a)
     count = torch.full_like(a, bits)
     for i in range(bits):
@@ -280,7 +284,8 @@ def _leading_zeros(a: Tensor) -> Tensor:
     return count
 
 
-def _trailing_zeros(a: Tensor) -> Tensor:
+def trailing_zeros(a: Tensor) -> Tensor:
+    """Zeros below the lowest 1."""
     bits = width(a)
     count = torch.full_like(a, bits)
     for i in reversed(range(bits)):
@@ -439,9 +444,9 @@ _UNARY: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "math.ceil": torch.ceil,
     "math.cos": torch.cos,
     "math.cosh": torch.cosh,
-    "math.ctlz": _leading_zeros,
-    "math.ctpop": _count_ones,
-    "math.cttz": _trailing_zeros,
+    "math.ctlz": leading_zeros,
+    "math.ctpop": count_ones,
+    "math.cttz": trailing_zeros,
     "math.erf": torch.erf,
     "math.erfc": torch.erfc,
     "math.exp": torch.exp,
@@ -491,8 +496,8 @@ _BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "arith.remf": torch.fmod,
     "arith.remsi": rem_signed,
     "arith.remui": rem_unsigned,
-    "arith.shli": _shift_left,
-    "arith.shrsi": _shift_right_signed,
+    "arith.shli": shift_left,
+    "arith.shrsi": shift_right_signed,
     "arith.shrui": shift_right_unsigned,
     "arith.subf": torch.sub,
     "arith.subi": _sub,

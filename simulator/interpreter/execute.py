@@ -5,8 +5,9 @@ is a branch or loop that they take together; where they part, each way is execut
 take it. So programs of one chunk advance side by side and those of later chunks come after them:
 one of the orders in which hardware may run them.
 
-A kernel in which the order matters, because it looks at what an atomic operation returns, is
-executed program by program, in the order of their numbers.
+A kernel in which the order matters, because it looks at what an atomic operation returns or waits
+for memory to change, is executed program by program, in the order of their numbers. A program that
+waits for one with a higher number is reported as stuck.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from simulator.interpreter.values import (
 CHUNK_BYTES: Final = 16 << 20
 """Bytes of values that the programs of a chunk may hold at a time."""
 
-MAX_SPINS: Final = 1 << 20
-"""Iterations after which a loop that nothing can end is given up."""
+MAX_SPINS: Final = 1 << 16
+"""Iterations after which a loop that waits for memory to change is given up."""
 
 
 def execute(
@@ -92,7 +93,7 @@ def execute(
         grid=grid,
         memory=memory,
         read_only=read_only,
-        watch_writers=count > 1 and (plan.stores_repeat or chunk < count),
+        watch_writers=count > 1 and not plan.sequential and (plan.stores_repeat or chunk < count),
     )
     values = [_argument(function, i, names[i], value, state) for i, value in enumerate(args)]
     emit = output or (lambda line: print(line, file=sys.stderr))
@@ -187,14 +188,12 @@ class _Scan:
             for region in op.regions:
                 for nested in region:
                     inner = max(inner, self._block(nested, used, looped=inside))
-            if op.name == "scf.while" and any(
-                inner_op.name in _EFFECTS for inner_op in op.regions[0][0].ops
-            ):
+            if op.name == "scf.while" and _waits(op.regions[0][0]):
                 self.sequential = True
             if op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
                 if op.results[0] in used:
                     self.sequential = True
-            elif op.name in ("tt.store", "tt.descriptor_store"):
+            elif op.name in ("tt.store", "tt.descriptor_store", "tt.descriptor_scatter"):
                 self.stores += 2 if looped else 1
             elif op.name == "tt.call":
                 inner = self.function(self._functions[op.words[0]])
@@ -208,7 +207,9 @@ class _Scan:
         return peak
 
 
-_EFFECTS: Final = ("tt.load", "tt.atomic_rmw", "tt.atomic_cas")
+def _waits(condition: Block) -> bool:
+    """Whether a loop's condition looks at memory, which another program may change."""
+    return any(op.name in ("tt.load", "tt.atomic_rmw", "tt.atomic_cas") for op in condition.ops)
 
 
 def _collect_uses(blocks: Sequence[Block], used: set[int]) -> None:
@@ -474,7 +475,8 @@ class _Machine:
         index = torch.arange(frame.count)
         inner = frame
         parts: list[tuple[Tensor, list[Value]]] = []
-        for _ in range(MAX_SPINS):
+        limit = MAX_SPINS if _waits(before) else 1 << 31
+        for _ in range(limit):
             inner.values.update(zip(before.arguments, carried, strict=True))
             last = self.block(before, inner)
             assert last is not None and last.name == "scf.condition"
@@ -844,6 +846,51 @@ def _dot(machine: _Machine, op: Op, frame: _Frame) -> Value:
     return tensors.dot(a, b, accumulator, op.types, op.result_types[0], precision)
 
 
+def _dot_scaled(machine: _Machine, op: Op, frame: _Frame) -> Value:
+    """``%a scale %sa, %b scale %sb, %acc lhs = e4m3 rhs = e5m2``; either scale may be missing."""
+    pairs = list(zip(op.operands, op.types, strict=False))
+    left = op.attributes["left"]
+    sides = []
+    for form, axis, side in (("lhs", -1, pairs[:left]), ("rhs", -2, pairs[left:])):
+        if op.attributes.get(f"{form}_k_pack", True) is False:
+            raise NotImplementedError("operands packed along m or n")
+        (number, kind), *rest = side
+        scale = frame.tensor(rest[0][0]) if rest else None
+        sides.append(
+            tensors.scaled_operand(
+                frame.tensor(number),
+                kind,
+                scale,
+                rest[0][1] if rest else None,
+                str(op.attributes[form]),
+                axis,
+            )
+        )
+    product = torch.matmul(*sides) + frame.tensor(op.operands[-1])
+    return product.to(dtype_of(op.result_types[0].element))
+
+
+def _map_elementwise(machine: _Machine, op: Op, frame: _Frame) -> Sequence[Value]:
+    """Executes a region for each element, or for ``pack`` neighbours along the last axis."""
+    pack = int(op.attributes.get("pack", 1))
+    values = machine._operands(op, frame)
+    block = op.regions[0][0]
+    lanes = [
+        value.unflatten(-1, (-1, pack))[..., i] if pack > 1 else value
+        for value in values
+        for i in range(pack)
+    ]
+    inner = _Frame(frame.numbers, frame.access, frame, None, lanes[0].dim() - 1)
+    inner.values.update(zip(block.arguments, lanes, strict=True))
+    last = machine.block(block, inner)
+    assert last is not None
+    shape = lanes[0].shape
+    found = [inner.tensor(n).expand(shape) for n in last.operands]
+    if pack == 1:
+        return found
+    return [torch.stack(found[i : i + pack], -1).flatten(-2) for i in range(0, len(found), pack)]
+
+
 def _gather(machine: _Machine, op: Op, frame: _Frame) -> Value:
     index = op.operands[1]
     axis = int(op.attributes["axis"])
@@ -917,76 +964,90 @@ def _call(machine: _Machine, op: Op, frame: _Frame) -> Sequence[Value]:
     return machine.call(callee, [frame.get(number) for number in op.operands], inner)
 
 
+_PADDING_NAN: Final = 2
+"""In ``tt.make_tensor_descriptor``: elements outside of the tensor read as NaN, not as zero."""
+
+
 def _make_descriptor(machine: _Machine, op: Op, frame: _Frame) -> Value:
     shape, strides = op.groups
     return Descriptor(
         frame.pointer(op.operands[0]),
         tuple(frame.tensor(number) for number in shape),
         tuple(frame.tensor(number) for number in strides),
-        str(op.attributes.get("padding", "zero")),
+        math.nan if op.attributes.get("padding") == _PADDING_NAN else 0.0,
     )
 
 
-def _descriptor_lanes(
-    descriptor: Descriptor, indices: Sequence[Tensor], block: tuple[int, ...], itemsize: int
-) -> tuple[Pointer, Tensor]:
-    """Pointers to a block of the tensor, and which of them lie in it."""
-    rank = len(block)
-    offset: Tensor = torch.zeros((1,) * (rank + 1), dtype=torch.int64)
-    inside: Tensor = torch.ones((1,) * (rank + 1), dtype=torch.bool)
+@dataclasses.dataclass(frozen=True)
+class _Tile:
+    """A block of a described tensor: its elements' addresses, and which of them exist."""
+
+    pointer: Pointer
+    inside: Tensor
+    element: Type
+    shape: tuple[int, ...]
+    padding: float
+
+
+def _tile(op: Op, frame: _Frame) -> _Tile:
+    """The block that an operation names: ``%descriptor[%i, %j]``.
+
+    An index that is a tensor (of a gather or scatter) has the rows one by one.
+    """
+    number = next(n for n in op.operands if isinstance(frame.get(n), Descriptor))
+    descriptor = frame.get(number)
+    assert isinstance(descriptor, Descriptor)
+    kind = _pointee(op.types[0])
+    indices = [frame.tensor(n) for n in op.groups[0]]
+    shape = tuple(
+        op.types[1].shape[0] if index.dim() > 1 else size
+        for index, size in zip(indices, kind.shape, strict=True)
+    )
+    rank = len(shape)
+    ones = (1,) * rank
+    offset: Tensor = descriptor.pointer.offset.to(torch.int64).reshape(-1, *ones)
+    inside: Tensor = torch.ones((1, *ones), dtype=torch.bool)
     for axis, (start, size, stride) in enumerate(
         zip(indices, descriptor.shape, descriptor.strides, strict=True)
     ):
         along = [-1 if i == axis else 1 for i in range(rank)]
-        lane = torch.arange(block[axis]).reshape(1, *along)
-        ones = (1,) * rank
-        at = start.to(torch.int64).reshape(-1, *ones) + lane
-        limit = size.to(torch.int64).reshape(-1, *ones)
-        inside = inside & (at >= 0) & (at < limit)
+        if start.dim() > 1:
+            at = start.to(torch.int64).reshape(start.shape[0], *along)
+        else:
+            at = start.to(torch.int64).reshape(-1, *ones)
+            at = at + torch.arange(shape[axis]).reshape(1, *along)
+        inside = inside & (at >= 0) & (at < size.to(torch.int64).reshape(-1, *ones))
         offset = offset + at * stride.to(torch.int64).reshape(-1, *ones)
-    base = descriptor.pointer
-    start_offset = base.offset.to(torch.int64).reshape(-1, *(1,) * rank)
-    return (
-        Pointer(
-            base.base,
-            start_offset * (base.unit // itemsize or 1) + offset,
-            itemsize,
-            base.block,
-            base.parameter,
-        ),
-        inside,
-    )
-
-
-def _descriptor(op: Op, frame: _Frame, number: int) -> Descriptor:
-    descriptor = frame.get(number)
-    assert isinstance(descriptor, Descriptor)
-    return descriptor
+    pointer = dataclasses.replace(descriptor.pointer, offset=offset, zero=False)
+    return _Tile(pointer, inside, Type(kind.element), shape, descriptor.padding)
 
 
 def _descriptor_load(machine: _Machine, op: Op, frame: _Frame) -> Value:
-    descriptor = _descriptor(op, frame, op.operands[0])
-    kind = _pointee(op.types[0])
-    scalar = Type(kind.element)
-    indices = [frame.tensor(number) for number in op.groups[0]]
-    pointer, inside = _descriptor_lanes(descriptor, indices, kind.shape, _itemsize(scalar))
-    fill = math.nan if "nan" in descriptor.padding else 0
-    dtype = dtype_of(kind.element)
-    other = torch.full((1,) * (len(kind.shape) + 1), fill, dtype=dtype)
-    value = frame.access.load(op, pointer, scalar, inside, other)
+    tile = _tile(op, frame)
+    dtype = dtype_of(tile.element.element)
+    other = torch.full((1,) * (len(tile.shape) + 1), tile.padding, dtype=torch.float32)
+    value = frame.access.load(op, tile.pointer, tile.element, tile.inside, other.to(dtype))
     assert isinstance(value, Tensor)
-    return tensors.reshape(value, kind.shape, op.result_types[0].shape)
+    return tensors.reshape(value, tile.shape, op.result_types[0].shape)
 
 
 def _descriptor_store(machine: _Machine, op: Op, frame: _Frame) -> None:
-    descriptor = _descriptor(op, frame, op.operands[0])
-    kind = _pointee(op.types[0])
-    scalar = Type(kind.element)
-    indices = [frame.tensor(number) for number in op.groups[0]]
-    pointer, inside = _descriptor_lanes(descriptor, indices, kind.shape, _itemsize(scalar))
-    source = next(n for n in op.operands[1:] if n not in op.groups[0])
-    value = tensors.reshape(frame.tensor(source), op.types[-1].shape, kind.shape)
-    frame.access.store(op, pointer, scalar, value, inside)
+    tile = _tile(op, frame)
+    value = tensors.reshape(_descriptor_source(op, frame), op.types[-1].shape, tile.shape)
+    frame.access.store(op, tile.pointer, tile.element, value, tile.inside)
+
+
+def _descriptor_reduce(machine: _Machine, op: Op, frame: _Frame) -> None:
+    tile = _tile(op, frame)
+    value = tensors.reshape(_descriptor_source(op, frame), op.types[-1].shape, tile.shape)
+    frame.access.atomic(
+        op, tile.pointer, tile.element, op.words[0], (value,), tile.inside, used=False
+    )
+
+
+def _descriptor_source(op: Op, frame: _Frame) -> Tensor:
+    """What is to be written: the one operand that is no descriptor and no index, or the last."""
+    return frame.tensor(op.operands[-1])
 
 
 def _loop(machine: _Machine, op: Op, frame: _Frame) -> Sequence[Value]:
@@ -1013,9 +1074,13 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "tt.broadcast": _same,
     "tt.call": _call,
     "tt.cat": _cat,
+    "tt.descriptor_gather": _descriptor_load,
     "tt.descriptor_load": _descriptor_load,
+    "tt.descriptor_reduce": _descriptor_reduce,
+    "tt.descriptor_scatter": _descriptor_store,
     "tt.descriptor_store": _descriptor_store,
     "tt.dot": _dot,
+    "tt.dot_scaled": _dot_scaled,
     "tt.elementwise_inline_asm": _inline_asm,
     "tt.expand_dims": _expand_dims,
     "tt.extern_elementwise": _extern,
@@ -1028,6 +1093,7 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "tt.load": _load,
     "tt.make_range": _make_range,
     "tt.make_tensor_descriptor": _make_descriptor,
+    "tt.map_elementwise": _map_elementwise,
     "tt.print": _print,
     "tt.ptr_to_int": _ptr_to_int,
     "tt.reduce": lambda machine, op, frame: machine.reduce(op, frame),

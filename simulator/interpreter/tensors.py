@@ -100,8 +100,6 @@ def dot(
 
 _FP4: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _SCALED: Final = {"e4m3": "f8E4M3FN", "e5m2": "f8E5M2", "bf16": "bf16", "fp16": "f16"}
-_BLOCK: Final = 32
-"""Elements along k that share a scale: OCP Microscaling formats 1.0, section 5."""
 
 
 def scaled_operand(
@@ -109,7 +107,8 @@ def scaled_operand(
 ) -> Tensor:
     """An operand of ``tt.dot_scaled`` as float32. ``k_axis`` counts from the end: -1 or -2.
 
-    A scale is E8M0: ``2 ** (s - 127)``, NaN for 255, [m or n, k / 32].
+    Scales are [m or n, k / 32] of E8M0 (``2 ** (s - 127)``, NaN for 255; OCP Microscaling Formats
+    1.0), or [m or n, k / 16] of E4M3.
     """
     value = expand(value, kind.shape)
     if form == "e2m1":  # two to a byte along k, the first in the low half
@@ -130,11 +129,15 @@ def scaled_operand(
         raise InterpreterError(f"tt.dot_scaled with operands of type {form} is not supported")
     if scale is None or scale_type is None:
         return wide
-    if scale_type.element != "i8":
+    scale = expand(scale, scale_type.shape)
+    if scale_type.element == "i8":
+        exponent = (scale.to(torch.int64) & 0xFF).to(torch.float64)
+        factor = torch.where(exponent == 255, math.nan, torch.exp2(exponent - 127))
+    elif scale_type.element == "f8E4M3FN":
+        factor = widen(scale, scale_type.element).double()
+    else:
         raise InterpreterError(f"tt.dot_scaled with scales of type {scale_type} is not supported")
-    exponent = (expand(scale, scale_type.shape).to(torch.int64) & 0xFF).to(torch.float64)
-    factor = torch.where(exponent == 255, math.nan, torch.exp2(exponent - 127))
-    factor = factor.repeat_interleave(_BLOCK, -1)
+    factor = factor.repeat_interleave(wide.shape[k_axis] // factor.shape[-1], -1)
     if k_axis == -2:
         factor = factor.transpose(-1, -2)
     return (wide.double() * factor).float()

@@ -52,11 +52,11 @@ class Op:
       attributes: by name.
       words: what else stands among the operands, such as ``slt`` or ``acq_rel``.
       groups: the operands of each pair of brackets, in order.
-      segments: operands before the first bracket.
       regions: nested blocks.
       successors: (block label, operands) of a branch.
       line: in the text, from 1.
       dying: values that nothing needs after this operation.
+      cache: what the executor makes of it.
     """
 
     name: str
@@ -148,6 +148,7 @@ class _Reader:
         self._at = 0
         self._scope: dict[str, int] = {}
         self._next = 0
+        self._star = 0  # types before the last ``*``
 
     # Text.
 
@@ -312,7 +313,9 @@ class _Reader:
                 break
             if self._take("->") or self._take("to"):
                 after = current = []
-            elif not (self._take(",") or self._take("*") or self._take("x")):
+            elif self._take("*"):
+                self._star = len(before)
+            elif not self._take(","):
                 break
         return before, after or []
 
@@ -626,8 +629,10 @@ class _Reader:
         op.types = [self.type()] if self._take(":") else [Type("i1")]
         op.attributes["value"] = _number(word, op.types[0].element)
 
-    def _op_tt_return(self, op: Op) -> None:
+    def _op_tt_dot_scaled(self, op: Op) -> None:
+        """Each operand may have a scale; only the types tell: those of the left before ``*``."""
         self._plain(op)
+        op.attributes["left"] = self._star
 
     def _op_scf_for(self, op: Op) -> None:
         """``%i = %a to %b step %c iter_args(%x = %y) -> (T) : i32 {...} {...}``."""

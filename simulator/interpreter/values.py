@@ -49,12 +49,15 @@ class Pointer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A tensor in memory as ``tt.make_tensor_descriptor`` describes it. Sizes are in elements."""
+    """A tensor in memory as ``tt.make_tensor_descriptor`` describes it. Sizes are in elements.
+
+    ``padding`` is what elements outside of it read as.
+    """
 
     pointer: Pointer
     shape: tuple[Tensor, ...]
     strides: tuple[Tensor, ...]
-    padding: str
+    padding: float
 
 
 Value: TypeAlias = Tensor | Pointer | Descriptor
