@@ -19,7 +19,7 @@ from wrapgen.lowering import lower
 from wrapgen.target import parse
 
 GOLDEN = Path(__file__).with_name("golden")
-MODELS = ("conv_net_half", "mlp", "residual")
+MODELS = ("attention", "conv_net_half", "mlp", "residual")
 TARGET = "sm_90"
 
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 import torch
 from torch.fx import Graph, GraphModule
 
-from wrapgen.lowering import convolution, operators, pooling, random_numbers
+from wrapgen.lowering import attention, convolution, operators, pooling, random_numbers
 
 EXPORTED: Final[tuple[Callable[[Graph, Mapping[str, str]], object], ...]] = (
     convolution.fold_batch_norms,
     operators.rectangular_embedding_bags,
+    attention.keep,
 )
 """Each takes an exported graph, and placeholder name to qualified name of each weight."""
 
@@ -34,6 +35,7 @@ lowering of our own (templates/) or for a rewrite of the decomposed graph."""
 DECOMPOSED: Final[tuple[Callable[[GraphModule, Any], object], ...]] = (
     random_numbers.seeded,
     convolution.prepare,
+    attention.narrow,
 )
 """Each takes a graph whose nodes all have ``meta["val"]``, which it leaves them with, and the
 ``FakeTensorMode`` of those."""

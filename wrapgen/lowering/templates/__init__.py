@@ -26,7 +26,7 @@ def installed(device: Device) -> Iterator[None]:
     from torch._inductor import config
     from torch._inductor.lowering import lowerings
 
-    from wrapgen.lowering.templates import operations
+    from wrapgen.lowering.templates import attention_lowering, operations
 
     aten = torch.ops.aten
     replaced: dict[Any, Any] = {}
@@ -37,6 +37,8 @@ def installed(device: Device) -> Iterator[None]:
     ):
         for key in (packet, packet.default):
             replaced[key] = _first(functools.partial(own, device), lowerings[key])
+    own_attention = torch.ops.wrapgen.attention.default
+    replaced[own_attention] = functools.partial(attention_lowering.lower, device)
     # A sum of partial products reads up to 16 of them at a place: that is still one kernel.
     with (
         mock.patch.dict(lowerings, replaced),
