@@ -515,3 +515,40 @@ def test_malformed_programs(tmp_path: Path, spoil: Spoil, message: str) -> None:
     assert type(error) is errors.MalformedError
     assert f"{MODEL}: graph_module" in str(error), "the message gives the place"
     assert re.search(message, str(error)), str(error)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "__import__('os').system('true') == 0",
+        "L['x'].size()[0] == open('/etc/passwd')",
+        "(lambda: 1)() == 1",
+        "L['x'].data.size()[0] == 2",
+        "L['x'].size()[L['n']] == 2",
+        "[n for n in (1, 2)][0] == 1",
+        "L['x'].size()[0] ** 999999999 == 2",
+        "L['x'].size()[0]",
+        "L['x'].size()[0] ==",
+    ],
+)
+def test_guards_that_say_more_than_sizes(guard: str, tmp_path: Path) -> None:
+    parts = Parts()
+    parts.program["guards_code"] = [guard]
+    with pytest.raises(errors.UnsafeCodeError, match="is no condition on sizes"):
+        split(parts.write(tmp_path / "model.pt2"), tmp_path / "graph", tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "L['x'].size()[1] <= L['y'][0]['k'].size()[0] and not L['n'] == -1",
+        "(L['x'].size()[0]*L['x'].size()[1]) % 8 == 0 or max(1, 8 + ((-1)*L['n'])) != 8",
+        "0 <= L['x'].stride()[0] // 2 < 2**31",
+    ],
+)
+def test_guards_about_sizes_pass(guard: str, tmp_path: Path) -> None:
+    parts = Parts()
+    parts.program["guards_code"] = [guard]
+    graph = tmp_path / "graph"
+    split(parts.write(tmp_path / "model.pt2"), graph, tmp_path / "weights")
+    assert json.loads(graph.read_text())["exported_program"]["guards_code"] == [guard]

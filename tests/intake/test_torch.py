@@ -162,6 +162,7 @@ LEAVES = {
     "dtype": "ScalarType",
     "expression": "str",
     "fqn": "str",
+    "guard": "str",
     "layout": "Layout",
     "name": "str",
     "operator": "str",

@@ -50,16 +50,16 @@ class Plain(nn.Module):
         return x * 2 + y
 
 
-def test_dynamic_shapes_name_input_and_dimension(tmp_path: Path) -> None:
-    batch = torch.export.Dim("batch", max=64)
+def test_sizes_without_a_maximum_name_input_and_dimension(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch")
     text = message(
         Plain(),
         (torch.randn(4, 3), torch.randn(4, 3)),
         tmp_path,
         dynamic_shapes={"x": {0: batch}, "y": {0: batch}},
     )
-    assert "input args[0] (x): dimension 0 is dynamic" in text
-    assert "input args[1] (y): dimension 0 is dynamic" in text
+    assert "input x: shape[0]" in text and "has no maximum" in text
+    assert 'torch.export.Dim("x_0", max=...)' in text
 
 
 class Counting(nn.Module):
@@ -75,16 +75,7 @@ class Counting(nn.Module):
 def test_changed_buffers_are_refused(tmp_path: Path) -> None:
     text = message(Counting(), (torch.randn(4),), tmp_path)
     assert "the model changes count when it is called (buffer mutation)" in text
-
-
-class InPlace(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mul_(2)
-
-
-def test_changed_inputs_are_refused(tmp_path: Path) -> None:
-    text = message(InPlace(), (torch.randn(4),), tmp_path)
-    assert "the model changes x when it is called" in text
+    assert "take it as an argument instead" in text
 
 
 class Branch(nn.Module):
@@ -95,16 +86,6 @@ class Branch(nn.Module):
 def test_control_flow_is_refused(tmp_path: Path) -> None:
     text = message(Branch(), (torch.randn(4),), tmp_path)
     assert "control flow is not supported" in text
-
-
-class Scaled(nn.Module):
-    def forward(self, x: torch.Tensor, factor: float) -> torch.Tensor:
-        return x * factor
-
-
-def test_inputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
-    text = message(Scaled(), (torch.randn(4), 2.0), tmp_path)
-    assert "input args[1]" in text and "not a tensor" in text
 
 
 def test_settings_in_the_environment_are_refused(
@@ -130,6 +111,6 @@ def test_not_a_graph(tmp_path: Path) -> None:
     graph.write_text("{")
     with pytest.raises(LoweringError, match="not a graph written by `wrapgen split`"):
         lower(graph, parse("sm_90"), tmp_path / "out")
-    graph.write_text('{"schema_version": 2, "exported_program": {}, "tensors": {}}')
-    with pytest.raises(LoweringError, match="schema_version is 2"):
+    graph.write_text('{"schema_version": 1, "exported_program": {}, "tensors": {}}')
+    with pytest.raises(LoweringError, match="schema_version is 1"):
         lower(graph, parse("sm_90"), tmp_path / "out")

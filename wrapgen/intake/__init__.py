@@ -40,7 +40,7 @@ from wrapgen.program import canonical_json
 
 __all__ = ["GRAPH_VERSION", "IntakeError", "Limits", "split"]
 
-GRAPH_VERSION: Final = 1
+GRAPH_VERSION: Final = 2
 """``schema_version`` of graph.json."""
 
 ARCHIVE_VERSION: Final = "0"

@@ -39,8 +39,7 @@ def rewrite(name: str, fields: STRUCT) -> STRUCT:
             "treespec_namedtuple_fields": {},
         }
     if name == "ExportedProgram":
-        # Guards are Python source. What they say about shapes is in the ranges of the symbols.
-        return fields | {"guards_code": [], "verifiers": sorted(fields.get("verifiers", []))}
+        return fields | {"verifiers": sorted(fields.get("verifiers", []))}
     return fields
 
 

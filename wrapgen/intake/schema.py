@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wrapgen.dtype import DType
+from wrapgen.intake import guards
 from wrapgen.intake.errors import (
     DeviceError,
     DTypeError,
@@ -71,7 +72,7 @@ _STRUCTS: Final[dict[str, dict[str, str]]] = {
         "schema_version": "SchemaVersion",
         "verifiers=": "[str]",
         "torch_version=": "version",
-        "guards_code=": "[str]",
+        "guards_code=": "[guard]",
     },
     "SchemaVersion": {"major": "int", "minor": "int"},
     "RangeConstraint": {"min_val": "int?", "max_val": "int?"},
@@ -496,6 +497,13 @@ def _pickled(_: Any, place: _Place) -> str:
     )
 
 
+def _guard(value: Any, place: _Place) -> str:
+    text: str = _expect(str, value, place)
+    if found := guards.fault(text):
+        raise UnsafeCodeError(f"{place}: {text[:200]!r} is no condition on sizes: {found}")
+    return text
+
+
 def _string(value: Any, place: _Place) -> str:
     text: str = _expect(str, value, place)
     return text
@@ -671,6 +679,7 @@ _LEAVES: Final[dict[str, Callable[[Any, _Place], Any]]] = {
     "expression": _expression,
     "float": _float,
     "fqn": _fqn,
+    "guard": _guard,
     "int": _integer,
     "layout": _layout,
     "name": _name,

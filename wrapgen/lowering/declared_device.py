@@ -60,6 +60,8 @@ def declared(device: Device) -> Iterator[None]:
         # The method asks PyTorch's CUDA library for the device; the operator does the same and
         # does not. Inductor's passes copy fake tensors into views by it.
         stack.enter_context(mock.patch.object(torch.Tensor, "copy_", _copy))
+        # PyTorch's own switches to the operand's device before it looks whether there is one.
+        stack.enter_context(mock.patch.object(torch.Tensor, "__invert__", _invert))
         before = triton_driver._active
         triton_driver.set_active(_Driver(device))
         _forget_devices()
@@ -74,6 +76,11 @@ def _copy(self: torch.Tensor, src: torch.Tensor, non_blocking: bool = False) -> 
     """``Tensor.copy_``."""
     result: torch.Tensor = torch.ops.aten.copy_.default(self, src, non_blocking)
     return result
+
+
+def _invert(operand: torch.Tensor) -> torch.Tensor:
+    """``Tensor.__invert__``."""
+    return torch.bitwise_not(operand)
 
 
 def _always(value: Any) -> Callable[..., Any]:

@@ -14,6 +14,8 @@ from typing import Final
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from wrapgen.lowering import passes
+
 aten = torch.ops.aten
 
 _VIEWS: Final = frozenset(
@@ -63,9 +65,10 @@ def divide(
     graph = module.graph
     constant, from_weights = _constants(graph, weights)
     (output,) = graph.find_nodes(op="output")
+    written = [node for node in graph.nodes if passes.is_write_back(node)]
     main: set[Node] = {output}
     boundary: set[Node] = set()
-    wanted: set[Node] = set(output.all_input_nodes)
+    wanted: set[Node] = {*output.all_input_nodes, *written}
     for node in reversed(graph.nodes):
         if node not in wanted:
             continue

@@ -5,19 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sympy
 import torch
 from torch._export.serde import schema, serialize
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen.dtype import DType
+from wrapgen.lowering import arguments, guards
 from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +35,17 @@ class GraphFile:
       program: the exported program. All its tensors are fake, weights contiguous.
       weights: placeholder name to tensor of the weights file, in the program's order.
       sources: node name to where it comes from.
+      inputs: every argument, flat and in order, constants included.
+      symbols: the sizes and integers that are known only at run time.
+      mode: what made the fake tensors.
     """
 
     program: ExportedProgram
     weights: dict[str, Weight]
     sources: dict[str, SourceNode]
+    inputs: tuple[Input, ...]
+    symbols: Symbols
+    mode: FakeTensorMode
 
     @property
     def names(self) -> dict[str, str]:
@@ -57,15 +70,22 @@ def read(path: Path) -> GraphFile:
             f"{path}: schema_version is {version!r}, this wrapgen reads {SCHEMA_VERSION}; "
             "split the model again with this version"
         )
-    program = _deserialise(serialised, tensors)
+    # PyTorch would compile guards; guards.py reads them.
+    program = _deserialise(serialised | {"guards_code": []}, tensors)
+    symbols, made = _declare(program, serialised.get("guards_code", ()))
+    mode = symbols.fake_mode()
+    weights = _use_fakes(program, symbols, made, mode)
     return GraphFile(
         program=program,
-        weights=_use_fake_weights(program),
+        weights=weights,
         sources={
             node["name"]: _source(node)
             for node in serialised["graph_module"]["graph"]["nodes"]
             if node.get("name")
         },
+        inputs=tuple(arguments.inputs_of(program)),
+        symbols=symbols,
+        mode=mode,
     )
 
 
@@ -109,32 +129,68 @@ def _deserialise(serialised: Any, tensors: dict[str, dict[str, Any]]) -> Exporte
     return serialize.ExportedProgramDeserializer().deserialize(program, state, constants)
 
 
-def _use_fake_weights(program: ExportedProgram) -> dict[str, Weight]:
-    """Makes the graph's own fake tensors, but contiguous as in the weights file, the weights.
+def _declare(
+    program: ExportedProgram, texts: Sequence[str]
+) -> tuple[Symbols, dict[sympy.Symbol, Any]]:
+    """Makes symbols of the export's; assertions about sizes leave the graph for the constraints."""
+    inputs = arguments.inputs_of(program)
+    given = arguments.arguments_of(program, inputs)
+    conditions = [guards.condition(text, given) for text in texts]
+    for node in program.graph.find_nodes(
+        op="call_function", target=torch.ops.aten._assert_scalar.default
+    ):
+        asserted = node.args[0]
+        value = asserted.meta.get("val") if isinstance(asserted, Node) else asserted
+        if isinstance(value, torch.SymBool):
+            conditions.append(value.node.expr)
+        program.graph.erase_node(node)
+    return declare(inputs, program.range_constraints, conditions)
 
-    The exported program may have other strides (a model in ``channels_last``).
+
+def _use_fakes(
+    program: ExportedProgram, symbols: Symbols, made: Mapping[sympy.Symbol, Any], mode: Any
+) -> dict[str, Weight]:
+    """Gives every node a value of ``mode`` whose sizes are in ``symbols``; returns the weights.
+
+    Weights are contiguous as in the weights file. The exported program may have other strides (a
+    model in ``channels_last``).
     """
+
+    def size(value: Any) -> Any:
+        if isinstance(value, int):
+            return value
+        return symbols.size(expression_of(value).xreplace(made))
+
     placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
     weights: dict[str, Weight] = {}
     for spec in program.graph_signature.input_specs:
-        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-            continue
-        assert spec.target is not None
         node = placeholders[spec.arg.name]
-        value = node.meta["val"]
-        with value.fake_mode:
-            value = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-            node.meta["val"] = value
-            if spec.target in program._state_dict:
-                is_parameter = spec.kind is InputKind.PARAMETER
-                program._state_dict[spec.target] = (
-                    torch.nn.Parameter(value, requires_grad=False) if is_parameter else value
-                )
-            if spec.target in program._constants:
-                program._constants[spec.target] = value
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt):
+            node.meta["val"] = size(value)
+        if not isinstance(value, torch.Tensor):
+            continue
+        kind = {"dtype": value.dtype, "device": value.device}
+        with mode:
+            if spec.kind is InputKind.USER_INPUT:
+                shape, strides = map(size, value.shape), map(size, value.stride())
+                node.meta["val"] = torch.empty_strided(tuple(shape), tuple(strides), **kind)
+                continue
+            value = torch.empty(value.shape, **kind)
+        assert spec.target is not None
+        node.meta["val"] = value
+        if spec.target in program._state_dict:
+            is_parameter = spec.kind is InputKind.PARAMETER
+            program._state_dict[spec.target] = (
+                torch.nn.Parameter(value, requires_grad=False) if is_parameter else value
+            )
+        if spec.target in program._constants:
+            program._constants[spec.target] = value
         weights[node.name] = Weight(
             name=spec.target, dtype=dtype_of(value.dtype), shape=tuple(value.shape)
         )
+    inputs = [node.meta.get("val") for node in placeholders.values()]
+    FakeTensorProp(program.graph_module, mode).propagate_dont_convert_inputs(*inputs)
     return weights
 
 

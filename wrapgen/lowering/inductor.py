@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+import sympy
 import torch
 from torch._inductor import config, ir, select_algorithm
 from torch._inductor.codegen import common
@@ -106,13 +107,21 @@ class Lowered:
       kernels: the kernels that calls name.
       outputs: the IR of the results, in order.
       missing: nodes that would need a library; if there are any, nothing else is meaningful.
-      removed: names of buffers that fusion removed.
+      computed: sizes that Inductor gave a symbol of its own, by that symbol.
     """
 
     lines: tuple[Any, ...]
     kernels: dict[str, KernelSource]
     outputs: tuple[Any, ...]
     missing: tuple[Missing, ...]
+    computed: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+
+    def resolve(self, value: Any) -> Any:
+        """A size in terms of the model's symbols alone."""
+        expr = sympy.sympify(value)
+        while not expr.free_symbols.isdisjoint(self.computed):
+            expr = expr.xreplace(self.computed)
+        return expr
 
 
 def lower_graph(
@@ -161,6 +170,7 @@ def lower_graph(
                 kernels=wrapper.kernels,
                 outputs=tuple(graph.graph_outputs),
                 missing=(),
+                computed=dict(graph.sizevars.inv_precomputed_replacements),
             )
 
 

@@ -7,7 +7,6 @@ Lines name buffers; steps name memory. ``Memory`` keeps which is where: a buffer
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,20 +14,22 @@ import sympy
 from torch._inductor import ir
 from torch._inductor.codegen import wrapper as lines
 from torch._inductor.codegen.common import WorkspaceArg
-from torch._inductor.runtime.triton_heuristics import GridExpr
-from torch._inductor.utils import LineContext
+from torch._inductor.utils import LineContext, sympy_product
 from torch.fx import Node
+from torch.utils._sympy.functions import Min
 
 from wrapgen.dtype import INFO, DType
-from wrapgen.lowering import passes
+from wrapgen.lowering import grids, passes
 from wrapgen.lowering.errors import LoweringError
 from wrapgen.lowering.graph_file import dtype_of
 from wrapgen.lowering.inductor import FillLine, Lowered, OriginsLine
 from wrapgen.lowering.kernel import Builder, Built
+from wrapgen.lowering.symbols import Symbols
 from wrapgen.program import (
     Arg,
     Buffer,
     Copy,
+    Dim,
     Fill,
     Launch,
     PointerArg,
@@ -42,12 +43,17 @@ from wrapgen.program import (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Where a result of a procedure goes: the space and name, and its layout in elements."""
+    """Where a result of a procedure goes: the space and name, and its layout in elements.
+
+    ``node`` is the lowered graph's node whose value it is.
+    """
 
     ref: Ref
     dtype: DType
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    nbytes: Dim
+    node: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,7 @@ def translate(
     results: Sequence[Ref],
     builder: Builder,
     sources: Mapping[str, SourceNode],
+    symbols: Symbols,
 ) -> Translated:
     """Translates what Inductor made of one graph.
 
@@ -73,8 +80,18 @@ def translate(
       results: the memory that each of the graph's outputs must end up in.
       builder: makes kernels.
       sources: exported node name to where it comes from.
+      symbols: what sizes are expressions of.
     """
-    return _Translation(lowered, known, results, builder, sources).run()
+    return _Translation(lowered, known, results, builder, sources, symbols).run()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """An address, ``offset`` in bytes."""
+
+    space: Any
+    name: str
+    offset: sympy.Expr = sympy.S.Zero
 
 
 class _Translation:
@@ -85,9 +102,11 @@ class _Translation:
         results: Sequence[Ref],
         builder: Builder,
         sources: Mapping[str, SourceNode],
+        symbols: Symbols,
     ) -> None:
         self._lowered = lowered
-        self._memory = dict(known)
+        self._memory = {node: _Place(ref.space, ref.name) for node, ref in known.items()}
+        self._symbols = symbols
         self._results = results
         self._builder = builder
         self._sources = sources
@@ -117,7 +136,7 @@ class _Translation:
             if (
                 name in allocated
                 and name not in direct
-                and int(layout.offset) == 0
+                and layout.offset == 0
                 and allocated[name] == (layout.dtype, _extent(layout.size, layout.stride))
             ):
                 direct[name] = ref
@@ -142,7 +161,7 @@ class _Translation:
                 buffer = self._buffers[self._memory[line.name].name]
                 self._steps.append(
                     Fill(
-                        dst=self._memory[line.name],
+                        dst=self._ref(self._memory[line.name]),
                         byte=0,
                         nbytes=buffer.nbytes,
                         sources=self._origins,
@@ -153,6 +172,7 @@ class _Translation:
                 | lines.FreeLine()
                 | lines.NullLine()
                 | lines.CommentLine()
+                | lines.SymbolicCallArgLine()
                 | lines.EnterDeviceContextManagerLine()
                 | lines.ExitDeviceContextManagerLine()
                 | lines.EnterSubgraphLine()
@@ -168,16 +188,18 @@ class _Translation:
     def _allocate(self, node: Any, direct: Mapping[str, Ref]) -> None:
         name = node.get_name()
         if name in direct:
-            self._memory[name] = direct[name]
+            self._memory[name] = _Place(direct[name].space, direct[name].name)
             return
         dtype = dtype_of(node.get_dtype())
-        shape = tuple(int(extent) for extent in node.get_size())
+        shape = tuple(node.get_size())
         if isinstance(node, WorkspaceArg):
-            strides: tuple[int, ...] = (1,)
-            elements = math.prod(shape)
+            strides: tuple[Any, ...] = (sympy.S.One,)
+            elements = sympy_product(shape)
+            node_name = ""
         else:
-            strides = tuple(int(stride) for stride in node.get_stride())
-            elements = _extent(shape, strides)
+            strides = tuple(node.get_stride())
+            elements = self._elements(shape, strides)
+            node_name = _node_name(node)
         # A workspace may be allocated again under its name; the blocks are different memory.
         block = name
         while block in self._buffers:
@@ -185,20 +207,32 @@ class _Translation:
         self._buffers[block] = Buffer(
             name=block,
             dtype=dtype,
-            shape=shape,
-            strides=strides,
-            nbytes=elements * INFO[dtype].itemsize,
+            shape=self._dims(shape),
+            strides=self._dims(strides),
+            nbytes=self._dim(elements * INFO[dtype].itemsize),
+            node=node_name,
         )
-        self._memory[name] = Ref(space="arena", name=block)
+        self._memory[name] = _Place("arena", block)
 
     def _alias(self, new: Any, old: Any, offset: Any) -> None:
-        self._memory[new.get_name()] = self._at(old, offset)
+        base = self._memory[old.get_name()]
+        self._memory[new.get_name()] = _moved(base, offset, old.get_dtype().itemsize)
 
-    def _at(self, buffer: Any, offset: Any) -> Ref:
-        base = self._memory[buffer.get_name()]
-        itemsize = buffer.get_dtype().itemsize
-        assert isinstance(base.offset, int)
-        return dataclasses.replace(base, offset=base.offset + int(offset) * itemsize)
+    def _ref(self, place: _Place) -> Ref:
+        return Ref(space=place.space, name=place.name, offset=self._dim(place.offset))
+
+    def _dim(self, value: Any) -> Dim:
+        return self._symbols.dim(self._lowered.resolve(value))
+
+    def _dims(self, values: Sequence[Any]) -> tuple[Dim, ...]:
+        return tuple(self._dim(value) for value in values)
+
+    def _elements(self, shape: Sequence[Any], strides: Sequence[Any]) -> Any:
+        """Elements from the first to the last of a strided tensor; 0 where it is empty."""
+        extent, number = _extent(shape, strides), sympy.expand(sympy_product(shape))
+        empty = not all(self._symbols.always(sympy.Ge(size, 1)) for size in shape)
+        # Without gaps both are the same, and right for empty ones too.
+        return Min(1, number) * extent if empty and extent != number else extent
 
     def _launch(self, line: Any) -> None:
         source = self._lowered.kernels.get(line.kernel_name)
@@ -210,13 +244,15 @@ class _Translation:
         for param, position in zip(built.kernel.params, built.arguments, strict=True):
             value = line.call_args[position]
             if param.kind == "pointer":
-                args.append(PointerArg(ref=self._memory[value], access=access[param.name]))
+                ref = self._ref(self._memory[value])
+                args.append(PointerArg(ref=ref, access=access[param.name]))
             else:
-                args.append(ScalarArg(dtype=param.dtype, value=_scalar(value)))
+                args.append(ScalarArg(dtype=param.dtype, value=self._dim(_number(value))))
+        x, y, z = (self._dim(extent) for extent in _grid(built, line.call_args))
         self._steps.append(
             Launch(
                 kernel=built.kernel.name,
-                grid=_grid(built, line.call_args),
+                grid=(x, y, z),
                 args=tuple(args),
                 sources=self._origins,
             )
@@ -226,22 +262,19 @@ class _Translation:
         """Copies a result where it is wanted, unless it was written there."""
         name, layout = _storage(node)
         dtype = dtype_of(layout.dtype)
-        shape = tuple(int(extent) for extent in layout.size)
-        strides = tuple(int(stride) for stride in layout.stride)
         itemsize = INFO[dtype].itemsize
-        base = self._memory[name]
-        assert isinstance(base.offset, int)
-        src = dataclasses.replace(base, offset=base.offset + int(layout.offset) * itemsize)
-        if src != ref:
-            self._steps.append(
-                Copy(
-                    dst=ref,
-                    src=src,
-                    nbytes=_extent(shape, strides) * itemsize,
-                    sources=self._origins,
-                )
-            )
-        return Result(ref=ref, dtype=dtype, shape=shape, strides=strides)
+        src = self._ref(_moved(self._memory[name], layout.offset, itemsize))
+        nbytes = self._dim(self._elements(layout.size, layout.stride) * itemsize)
+        if src != ref and nbytes != 0:
+            self._steps.append(Copy(dst=ref, src=src, nbytes=nbytes, sources=self._origins))
+        return Result(
+            ref=ref,
+            dtype=dtype,
+            shape=self._dims(layout.size),
+            strides=self._dims(layout.stride),
+            nbytes=nbytes,
+            node=_node_name(node),
+        )
 
     def _source_nodes(self, nodes: Sequence[Node]) -> tuple[SourceNode, ...]:
         found: dict[str, SourceNode] = {}
@@ -289,11 +322,29 @@ def _allocations(all_lines: Sequence[Any]) -> tuple[dict[str, Any], dict[str, st
     return allocated, base
 
 
-def _extent(shape: Sequence[Any], strides: Sequence[Any]) -> int:
-    """Elements from the first to the last of a strided tensor, both included."""
-    if any(int(extent) == 0 for extent in shape):
-        return 0
-    return 1 + sum((int(n) - 1) * int(s) for n, s in zip(shape, strides, strict=True))
+def _extent(shape: Sequence[Any], strides: Sequence[Any]) -> Any:
+    """Elements from the first to the last of a strided tensor, both included; 0 if a size is 0."""
+    if any(extent == 0 for extent in shape):
+        return sympy.S.Zero
+    last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    return sympy.expand(sympy.sympify(last + 1))
+
+
+def _moved(place: _Place, elements: Any, itemsize: int) -> _Place:
+    return dataclasses.replace(place, offset=place.offset + sympy.sympify(elements) * itemsize)
+
+
+def _node_name(node: Any) -> str:
+    """The node of the lowered graph whose value a buffer is for."""
+    found = _buffer_of(node)
+    origin = found.get_origin_node() if found is not None else None
+    return origin.name if origin is not None else ""
+
+
+def _buffer_of(node: Any) -> Any:
+    while isinstance(node, (ir.TensorBox, ir.StorageBox)):
+        node = node.data
+    return node if isinstance(node, ir.Buffer) else None
 
 
 Access = Literal["read", "write", "read_write"]
@@ -318,32 +369,26 @@ def _accesses(built: Built) -> dict[str, Access]:
     return access
 
 
-def _scalar(value: Any) -> int | str:
-    if isinstance(value, (int, sympy.Integer)):
-        return int(value)
+def _number(value: Any) -> Any:
+    """An integer argument of a call, as a sympy expression."""
+    if isinstance(value, lines.SymbolicCallArg):
+        value = value.inner_expr
+    if isinstance(value, (int, sympy.Expr)):
+        return sympy.sympify(value)
     raise LoweringError(f"a kernel takes a number that is not known when it is built: {value}")
 
 
-def _grid(built: Built, call_args: Sequence[Any]) -> tuple[int, int, int]:
+def _grid(built: Built, call_args: Sequence[Any]) -> tuple[Any, Any, Any]:
     """The grid of a call, from the chosen configuration."""
     names = list(built.meta.get("extra_launcher_args", ()))
     # A size of 1 is a constant of the kernel.
     scope: dict[str, Any] = dict(built.kernel.config)
-    for name, position in zip(
-        (param.name for param in built.kernel.params), built.arguments, strict=True
-    ):
-        value = call_args[position]
-        if isinstance(value, (int, sympy.Integer)):
-            scope[name] = int(value)
-    scope.update(
-        {
-            name: int(value)
-            for name, value in zip(names, call_args[len(call_args) - len(names) :], strict=True)
-        }
-    )
-    grid = GridExpr.from_meta(dict(built.meta), dict(built.config)).eval_slow(scope)
-    x, y, z = (int(extent) for extent in grid)
-    return x, y, z
+    for param, position in zip(built.kernel.params, built.arguments, strict=True):
+        if param.kind == "scalar":
+            scope[param.name] = _number(call_args[position])
+    last = call_args[len(call_args) - len(names) :]
+    scope |= {name: _number(value) for name, value in zip(names, last, strict=True)}
+    return grids.evaluate(built.meta, built.config, scope)
 
 
 __all__ = ["Result", "Translated", "refs_of", "translate"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import shutil
@@ -13,21 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils import _pytree as pytree
 
 from wrapgen import program as program_file
-from wrapgen.dtype import INFO
 from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes, rewrites
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
+from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.symbols import size_oblivious
 from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
 from wrapgen.target import Target
 
@@ -61,14 +55,14 @@ def lower(
     _check_directory(out)
     say = progress or _silent
     target = target.lowering
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), size_oblivious():
         # PyTorch warns of itself, each time a program is decomposed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
         say("reading the graph")
         read = graph_file.read(graph)
-        inputs, outputs = _interface(read)
+        outside = interface(read.program, read.inputs, read.symbols)
         say("decomposing")
-        module, strides = _simplified(read)
+        module, strides, mutated = _simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
             state = _State(read, target, Builder(target.device, num_shards, Path(scratch)))
             parts = state.divide(module, strides)
@@ -77,27 +71,30 @@ def lower(
             folded = state.run(parts.folding, {}, _refs("constant", names.values()), Path(scratch))
             say("lowering the model")
             known = {node: Ref(space="constant", name=name) for node, name in names.items()}
-            known |= {spec.name: Ref(space="input", name=spec.name) for spec in inputs}
-            results = _refs("output", [name for name, _ in outputs])
+            known |= {spec.name: Ref(space="input", name=spec.name) for spec in outside.inputs}
+            results = _refs("output", [name for name, _ in outside.outputs])
             main = state.run(parts.main, known, results, Path(scratch))
             state.check()
-    program = _program(read, target, num_shards, inputs, outputs, folded, main, state)
+    program = _program(state, outside, mutated, num_shards, folded, main)
     say(f"writing {len(program.kernels)} kernels")
     _write(program, state.builder, out)
     return program
 
 
-def _simplified(read: graph_file.GraphFile) -> tuple[GraphModule, list[tuple[int, ...]]]:
-    """Gives the decomposed graph, batch norms folded, and the strides of its outputs."""
+def _simplified(
+    read: graph_file.GraphFile,
+) -> tuple[GraphModule, list[tuple[Any, ...]], tuple[str, ...]]:
+    """Gives the decomposed graph, the strides of its results, and the inputs it changes."""
     passes.mark_origins(read.program.graph_module)
     rewrites.exported(read.program.graph, read.names)
     decomposed = passes.decompose(read.program, rewrites.DECOMPOSITIONS)
-    _refuse_mutation(decomposed)
     passes.drop_effects(decomposed)
+    mutated = passes.write_back(decomposed)
     module = decomposed.graph_module
     strides = passes.dense_outputs(module.graph)
     passes.move_to_gpu(module.graph)
-    return module, strides
+    read.symbols.check("decomposing the graph")
+    return module, strides, mutated
 
 
 def _silent(_text: str) -> None:
@@ -144,12 +141,10 @@ class _State:
         self.read = read
         self.target = target
         self.builder = builder
-        # Results remembered from before would be those of another device.
-        FakeTensorMode.cache_clear()
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+        self.mode = read.symbols.fake_mode()
         self.offences: list[Offence] = []
 
-    def divide(self, module: GraphModule, strides: Sequence[tuple[int, ...]]) -> folding.Divided:
+    def divide(self, module: GraphModule, strides: Sequence[tuple[Any, ...]]) -> folding.Divided:
         """Chooses layouts and divides the graph into what runs at load and at each call."""
         self.refuse(passes.higher_order(module.graph), "control flow is not supported")
         passes.propagate(module, self.mode)
@@ -170,7 +165,10 @@ class _State:
         self.offences += [self._offence(missing) for missing in lowered.missing]
         if self.offences:
             return _NOTHING
-        return ir_lines.translate(lowered, known, results, self.builder, self.read.sources)
+        self.read.symbols.check("choosing kernels")
+        return ir_lines.translate(
+            lowered, known, results, self.builder, self.read.sources, self.read.symbols
+        )
 
     def refuse(self, nodes: Iterable[Node], reason: str) -> None:
         """Raises if there are any nodes."""
@@ -218,124 +216,31 @@ def _refs(space: Any, names: Any) -> list[Ref]:
     return [Ref(space=space, name=name) for name in names]
 
 
-def _interface(
-    read: graph_file.GraphFile,
-) -> tuple[tuple[TensorSpec, ...], tuple[tuple[str, str], ...]]:
-    """Gives the inputs, and name and path of each output; refuses what is not supported."""
-    program = read.program
-    placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
-    faults: list[str] = []
-    names = [
-        spec.arg.name
-        for spec in program.graph_signature.input_specs
-        if spec.kind is InputKind.USER_INPUT
-    ]
-    in_spec = program.call_spec.in_spec
-    assert in_spec is not None
-    inputs = []
-    for name, path in zip(names, _paths(in_spec, ("args", "kwargs")), strict=True):
-        value = placeholders[name].meta.get("val") if name in placeholders else None
-        if not isinstance(value, torch.Tensor):
-            faults.append(
-                f"input {path} is {type(value).__name__}, not a tensor: make it a constant of the"
-                " model, or a tensor"
-            )
-            continue
-        dynamic = [i for i, extent in enumerate(value.shape) if not isinstance(extent, int)]
-        faults += [
-            f"input {path} ({name}): dimension {i} is dynamic ({value.shape[i]}); shapes must be"
-            " static so far: export without dynamic_shapes for it"
-            for i in dynamic
-        ]
-        if not dynamic:
-            inputs.append(
-                TensorSpec(
-                    name=name,
-                    path=path,
-                    dtype=graph_file.dtype_of(value.dtype),
-                    shape=tuple(value.shape),
-                    strides=tuple(value.stride()),
-                )
-            )
-    out_spec = program.call_spec.out_spec
-    assert out_spec is not None
-    outputs = []
-    specs = program.graph_signature.output_specs
-    user = [spec for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
-    paths = _paths(out_spec, ())
-    for spec, path in zip(user, paths, strict=True):
-        if not isinstance(spec.arg, torch.export.graph_signature.TensorArgument):
-            faults.append(f"{path} is no tensor: return tensors only")
-            continue
-        outputs.append((_output_name(path), path))
-    if faults:
-        raise LoweringError("cannot lower the model:\n" + "\n".join(f"  {f}" for f in faults))
-    return tuple(inputs), tuple(outputs)
-
-
-def _refuse_mutation(program: ExportedProgram) -> None:
-    """Raises if the model writes to its inputs or buffers; decomposition makes that visible."""
-    allowed = (OutputKind.USER_OUTPUT, OutputKind.TOKEN)
-    faults = [
-        f"  the model changes {spec.target} when it is called"
-        f" ({spec.kind.name.lower().replace('_', ' ')}): make it return the new value instead"
-        for spec in program.graph_signature.output_specs
-        if spec.kind not in allowed
-    ]
-    if faults:
-        raise LoweringError("\n".join(["cannot lower the model:", *faults]))
-
-
-def _paths(spec: pytree.TreeSpec, roots: tuple[str, ...]) -> list[str]:
-    """Spells where each leaf stands: ``args[0]``, ``kwargs["mask"]``, ``outputs[0].logits``."""
-    tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    paths = []
-    for keys, _ in pytree.tree_flatten_with_path(tree)[0]:
-        text, rest = "outputs", list(keys)
-        if roots:
-            root = rest.pop(0)
-            assert isinstance(root, pytree.SequenceKey)
-            text = roots[root.idx]
-        for key in rest:
-            if isinstance(key, pytree.SequenceKey):
-                text += f"[{key.idx}]"
-            elif isinstance(key, pytree.MappingKey):
-                text += f'["{key.key}"]' if isinstance(key.key, str) else f"[{key.key}]"
-            else:
-                text += str(key)
-        paths.append(text)
-    return paths
-
-
-def _output_name(path: str) -> str:
-    """An identifier from a path: ``outputs`` is ``output``, ``outputs[0].logits`` ``logits_0``."""
-    rest = path.removeprefix("outputs")
-    words = [word for word in re.split(r"\W+", rest) if word]
-    if not words:
-        return "output"
-    name = "_".join(words)
-    return name if program_file.IDENTIFIER.match(name) else f"output_{name}"
-
-
 def _program(
-    read: graph_file.GraphFile,
-    target: Target,
+    state: _State,
+    outside: Interface,
+    mutated: tuple[str, ...],
     num_shards: int,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[tuple[str, str], ...],
     folded: ir_lines.Translated,
     main: ir_lines.Translated,
-    state: _State,
 ) -> Program:
     procedures = (folded.procedure, main.procedure)
     refs = [ref for procedure in procedures for step in procedure.steps for ref in refs_of(step)]
     used = {ref.name for ref in refs if ref.space == "weight"}
+    symbols = state.read.symbols
     return Program(
         schema_version=program_file.SCHEMA_VERSION,
-        target=str(target),
+        target=str(state.target),
         num_shards=num_shards,
-        symbols=(),
-        inputs=inputs,
+        symbols=symbols.public,
+        constraints=symbols.constraints,
+        inputs=tuple(
+            dataclasses.replace(spec, mutated=True)
+            if isinstance(spec, TensorSpec) and spec.name in mutated
+            else spec
+            for spec in outside.inputs
+        ),
+        fixed=outside.fixed,
         outputs=tuple(
             TensorSpec(
                 name=name,
@@ -344,16 +249,17 @@ def _program(
                 shape=result.shape,
                 strides=result.strides,
             )
-            for (name, path), result in zip(outputs, main.results, strict=True)
+            for (name, path), result in zip(outside.outputs, main.results, strict=True)
         ),
-        weights=tuple(w for w in read.weights.values() if w.name in used),
+        weights=tuple(w for w in state.read.weights.values() if w.name in used),
         constants=tuple(
             Buffer(
                 name=result.ref.name,
                 dtype=result.dtype,
                 shape=result.shape,
                 strides=result.strides,
-                nbytes=math.prod(result.shape) * INFO[result.dtype].itemsize,
+                nbytes=result.nbytes,
+                node=result.node,
             )
             for result in folded.results
         ),

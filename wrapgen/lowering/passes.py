@@ -7,18 +7,23 @@ have shapes here and no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+from unittest import mock
 
 import torch
 import torch._inductor.lowering  # Inductor's decompositions look it up as an attribute
+from torch._C import DispatchKey
 from torch._inductor.decomposition import select_decomp_table
+from torch._subclasses.fake_impls import _compute_stride
 from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen.lowering.declared_device import CUDA
+from wrapgen.lowering.errors import LoweringError
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -79,7 +84,8 @@ def decompose(
         table.pop(operation, None)
         if decomposition is not None:
             table[operation] = decomposition
-    decomposed: ExportedProgram = program.run_decompositions(table)
+    with own_reshape():
+        decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed
 
 
@@ -102,8 +108,40 @@ def _attention(
     return result
 
 
+def symbolic(node: Node) -> bool:
+    """Whether a node's value has a size known only at run time, or is one."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.SymInt) or (
+        isinstance(value, torch.Tensor) and not all(isinstance(n, int) for n in value.shape)
+    )
+
+
+@contextlib.contextmanager
+def own_reshape() -> Iterator[None]:
+    """Has ``reshape`` done by ``_reshape``; PyTorch's own asks whether some size is 1."""
+    overload = aten.reshape.default
+    with mock.patch.dict(overload.py_kernels, {DispatchKey.CompositeImplicitAutograd: _reshape}):
+        overload._dispatch_cache.clear()
+        try:
+            yield
+        finally:
+            overload._dispatch_cache.clear()
+
+
+def _reshape(x: torch.Tensor, shape: list[Any]) -> torch.Tensor:
+    """``reshape`` as a view where it is one whatever the sizes, else as a copy."""
+    if all(isinstance(size, int) for size in (*x.shape, *x.stride(), *shape)):
+        result = aten.reshape.default._op_dk(DispatchKey.CompositeImplicitAutograd, x, shape)
+        assert isinstance(result, torch.Tensor)
+        return result
+    sizes = list(torch._prims_common.infer_size(tuple(shape), x.numel()))
+    if _compute_stride(x.shape, x.stride(), sizes, size_oblivious=True) is None:
+        x = torch.clone(x, memory_format=torch.contiguous_format)
+    return aten.view.default(x, sizes)
+
+
 def drop_effects(program: ExportedProgram) -> None:
-    """Removes what orders the error checks of linear algebra, and the results that are no user's.
+    """Removes what orders the error checks of linear algebra.
 
     Whatever is checked has no kernel and is reported itself. Other effects are left in.
     """
@@ -116,15 +154,49 @@ def drop_effects(program: ExportedProgram) -> None:
                     user.replace_all_uses_with(token)
                     graph.erase_node(user)
                 graph.erase_node(node)
+
+
+def write_back(program: ExportedProgram) -> tuple[str, ...]:
+    """Leaves the user's results as the graph's; new values of inputs are copied into those.
+
+    Decomposition makes what a model changes in place a result of the graph. Inductor lets the
+    kernel that computes such a value write it where the copy would, wherever that is right.
+
+    Returns the names of the inputs that are written, in the order in which they are.
+
+    Raises:
+      LoweringError: the model changes its own state.
+    """
+    graph = program.graph
     (output,) = graph.find_nodes(op="output")
-    specs = program.graph_signature.output_specs
-    output.args = (
-        tuple(
-            result
-            for result, spec in zip(output.args[0], specs, strict=True)
-            if spec.kind is OutputKind.USER_OUTPUT
-        ),
-    )
+    placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
+    results, written, faults = [], [], []
+    for result, spec in zip(output.args[0], program.graph_signature.output_specs, strict=True):
+        if spec.kind is OutputKind.USER_INPUT_MUTATION:
+            assert spec.target is not None
+            with graph.inserting_before(output):
+                copy = graph.call_function(aten.copy_.default, (placeholders[spec.target], result))
+            copy.meta["val"] = placeholders[spec.target].meta["val"]
+            copy.meta["custom"] = {ORIGIN: origins(result)}
+            written.append(spec.target)
+        elif spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument):
+            results.append(result)
+        elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+            faults.append(
+                f"  the model changes {spec.target} when it is called"
+                f" ({spec.kind.name.lower().replace('_', ' ')}): weights are shared by all callers"
+                " and stay as they are; take it as an argument instead, which may be changed in"
+                " place, or return the new value"
+            )
+    if faults:
+        raise LoweringError("\n".join(["cannot lower the model:", *faults]))
+    output.args = (tuple(results),)
+    return tuple(written)
+
+
+def is_write_back(node: Node) -> bool:
+    """Whether a node writes a new value into an input."""
+    return node.target is aten.copy_.default
 
 
 def higher_order(graph: Graph) -> list[Node]:
