@@ -4,6 +4,8 @@
 #ifndef AOTI_RUNTIME_CPP_H_
 #define AOTI_RUNTIME_CPP_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -52,6 +54,60 @@ inline Status Run(const SessionHandle& session, const DLTensor* const* inputs, u
   const int32_t code =
       aoti_session_run(session.get(), inputs, num_inputs, outputs, num_outputs, stream, &status);
   return ToStatus(code, status);
+}
+
+// The shape and strides, in elements, of a tensor of N dimensions, and its bytes.
+template <size_t N>
+struct Layout {
+  std::array<int64_t, N> shape;
+  std::array<int64_t, N> strides;
+  uint64_t nbytes;
+};
+
+// That of a contiguous row-major tensor. `Tensor` is one of a model's tensor types whose sizes
+// depend on the inputs. Sizes are not negative.
+template <typename Tensor>
+Layout<Tensor::kRank> RowMajor(const std::array<int64_t, Tensor::kRank>& shape) {
+  Layout<Tensor::kRank> layout = {shape, {}, sizeof(typename Tensor::Element)};
+  int64_t step = 1;
+  for (size_t i = Tensor::kRank; i-- > 0;) {
+    layout.strides[i] = step;
+    step *= shape[i] > 1 ? shape[i] : 1;
+    layout.nbytes *= static_cast<uint64_t>(shape[i]);
+  }
+  return layout;
+}
+
+template <size_t N>
+Status OutputLayout(const AotiDescription* description, const DLTensor* const* inputs,
+                    uint64_t num_inputs, uint64_t index, Layout<N>* layout) {
+  AotiStatus status;
+  const int32_t code =
+      aoti_description_output_layout(description, inputs, num_inputs, index, layout->shape.data(),
+                                     layout->strides.data(), &layout->nbytes, &status);
+  return ToStatus(code, status);
+}
+
+// A scalar input, as a view of a number that must outlive it.
+inline DLTensor Scalar(const int64_t* value) {
+  DLTensor view = {};
+  view.data = const_cast<int64_t*>(value);
+  view.device = DLDevice{kDLCPU, 0};
+  view.dtype = DLDataType{kDLInt, 64, 1};
+  return view;
+}
+
+// A view of memory of CUDA device `ordinal` with a layout that must outlive it.
+template <typename Tensor>
+DLTensor View(void* data, int32_t ordinal, const Layout<Tensor::kRank>& layout) {
+  DLTensor view = {};
+  view.data = data;
+  view.device = DLDevice{kDLCUDA, ordinal};
+  view.ndim = static_cast<int32_t>(Tensor::kRank);
+  view.dtype = Tensor::kDtype;
+  view.shape = const_cast<int64_t*>(layout.shape.data());
+  view.strides = const_cast<int64_t*>(layout.strides.data());
+  return view;
 }
 
 // A view of `Tensor::kBytes` bytes of memory of CUDA device `ordinal`. `Tensor` is one of a model's

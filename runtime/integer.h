@@ -37,6 +37,8 @@ class Checked {
   // 0 where there is none.
   constexpr int64_t value() const { return ok_ ? value_ : 0; }
 
+  static constexpr Checked None() { return Checked(0, false); }
+
   friend constexpr Checked operator+(Checked a, Checked b) {
     int64_t sum = 0;
     const bool overflow = __builtin_add_overflow(a.value_, b.value_, &sum);
@@ -54,37 +56,46 @@ class Checked {
   }
   friend constexpr Checked operator-(Checked a) { return Checked(0) - a; }
 
-  friend constexpr Checked FloorDivide(Checked a, Checked b) {
-    const bool good = Divides(a, b);
-    return Checked(good ? aoti::FloorDivide(a.value_, b.value_) : 0, good);
-  }
-  friend constexpr Checked Modulo(Checked a, Checked b) {
-    const bool good = Divides(a, b);
-    return Checked(good ? aoti::Modulo(a.value_, b.value_) : 0, good);
-  }
-  friend constexpr Checked Absolute(Checked a) { return a.value_ < 0 ? -a : a; }
-  friend constexpr Checked Power(Checked base, int exponent) {
-    Checked result = 1;
-    for (int i = 0; i < exponent; ++i) result = result * base;
-    return result;
-  }
-  friend constexpr Checked Max(Checked a, Checked b) {
-    return Checked(a.value_ > b.value_ ? a.value_ : b.value_, a.ok_ && b.ok_);
-  }
-  friend constexpr Checked Min(Checked a, Checked b) {
-    return Checked(a.value_ < b.value_ ? a.value_ : b.value_, a.ok_ && b.ok_);
-  }
-
  private:
   constexpr Checked(int64_t value, bool ok) : value_(value), ok_(ok) {}
-
-  static constexpr bool Divides(Checked a, Checked b) {
-    return a.ok_ && b.ok_ && b.value_ != 0 && (a.value_ != INT64_MIN || b.value_ != -1);
-  }
 
   int64_t value_;
   bool ok_ = true;
 };
+
+constexpr bool Divides(Checked a, Checked b) {
+  return a.ok() && b.ok() && b.value() != 0 && (a.value() != INT64_MIN || b.value() != -1);
+}
+
+constexpr Checked FloorDivide(Checked a, Checked b) {
+  return Divides(a, b) ? FloorDivide(a.value(), b.value()) : Checked::None();
+}
+
+constexpr Checked Modulo(Checked a, Checked b) {
+  return Divides(a, b) ? Modulo(a.value(), b.value()) : Checked::None();
+}
+
+constexpr Checked Absolute(Checked a) { return a.value() < 0 ? -a : a; }
+
+// `exponent` is not negative.
+constexpr Checked Power(Checked base, int exponent) {
+  Checked result = 1;
+  for (int i = 0; i < exponent; ++i) result = result * base;
+  return result;
+}
+
+constexpr Checked Max(Checked a, Checked b) {
+  return a.ok() && b.ok() ? Checked(a.value() > b.value() ? a : b) : Checked::None();
+}
+
+constexpr Checked Min(Checked a, Checked b) {
+  return a.ok() && b.ok() ? Checked(a.value() < b.value() ? a : b) : Checked::None();
+}
+
+// The least multiple of `alignment` that is not below `a`.
+constexpr Checked AlignTo(Checked a, int64_t alignment) {
+  return FloorDivide(a + (alignment - 1), alignment) * alignment;
+}
 
 }  // namespace aoti
 

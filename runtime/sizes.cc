@@ -67,7 +67,7 @@ Status Sizes::Read(const DLTensor* const* inputs, size_t num_inputs) {
   for (size_t i = 0; i < next_.size(); ++i) {
     AOTI_RETURN_IF_ERROR(ReadSymbol(model_.symbols[i], inputs, &next_[i]));
   }
-  if (valid_ && next_ == symbols_) return Status();
+  if (valid_ && next_ == symbols_) return CheckScalars(inputs);
   valid_ = false;
   symbols_ = next_;
   size_t keys = 0;
@@ -80,6 +80,23 @@ Status Sizes::Read(const DLTensor* const* inputs, size_t num_inputs) {
   AOTI_RETURN_IF_ERROR(Resolve("input", &inputs_));
   AOTI_RETURN_IF_ERROR(Resolve("output", &outputs_));
   valid_ = true;
+  return CheckScalars(inputs);
+}
+
+Status Sizes::CheckScalars(const DLTensor* const* inputs) const {
+  for (size_t i = 0; i < model_.inputs.size; ++i) {
+    const TensorDescription& input = model_.inputs[i];
+    if (input.symbol == kFixed) continue;
+    const SymbolDescription& symbol = model_.symbols[static_cast<size_t>(input.symbol)];
+    if (symbol.input == i) continue;
+    int64_t value = 0;
+    AOTI_RETURN_IF_ERROR(ReadScalar(i, input, *inputs[i], &value));
+    const int64_t expected = symbols_[static_cast<size_t>(input.symbol)];
+    if (value == expected) continue;
+    return Status(Code::kInvalidArgument, TensorLabel(Side::kInput, i, input) + "expected " +
+                                              std::to_string(expected) + Explain(symbol.name) +
+                                              ", got " + std::to_string(value));
+  }
   return Status();
 }
 
@@ -121,9 +138,9 @@ Status Sizes::Compute() {
     if (target_ != nullptr && target_->plan != nullptr) failed = target_->plan(values_.data());
   }
   if (failed != nullptr) {
-    return Status(Code::kInvalidArgument,
-                  std::string("the model cannot run at these sizes: ") + failed +
-                      " divides by zero or does not fit 64 bits, " + Where(failed));
+    return Status(Code::kInvalidArgument, std::string("the model cannot run at these sizes: ") +
+                                              failed + " divides by zero or does not fit 64 bits" +
+                                              Where(failed));
   }
   if (target_ == nullptr) return Status();
   for (const LimitDescription& limit : target_->limits) AOTI_RETURN_IF_ERROR(CheckLimit(limit));
@@ -138,7 +155,7 @@ Status Sizes::CheckConstraint(const ConstraintDescription& constraint) const {
                                             constraint.text + ": expected " + constraint.condition +
                                             ", got " + std::to_string(left) + " " +
                                             constraint.comparison + " " + std::to_string(right) +
-                                            ", " + Where(constraint.condition));
+                                            Where(constraint.condition));
 }
 
 Status Sizes::CheckLimit(const LimitDescription& limit) const {
@@ -151,7 +168,7 @@ Status Sizes::CheckLimit(const LimitDescription& limit) const {
   return Status(Code::kInvalidArgument, std::string("the model cannot run at these sizes: ") +
                                             limit.what + ", " + limit.expression + ", is " +
                                             std::to_string(value) + ", expected " + expected +
-                                            ", " + Where(limit.expression));
+                                            Where(limit.expression));
 }
 
 Status Sizes::Resolve(const char* sort, std::vector<TensorDescription>* tensors) {
@@ -206,7 +223,7 @@ std::string Sizes::Explain(const char* expression) const {
       return std::string(" (") + expression + ", which is " + Origin(symbol) + ")";
     }
   }
-  return std::string(" (") + expression + ", " + Where(expression) + ")";
+  return std::string(" (") + expression + Where(expression) + ")";
 }
 
 std::string Sizes::Where(const std::string& expression) const {
@@ -214,7 +231,7 @@ std::string Sizes::Where(const std::string& expression) const {
   for (size_t i = 0; i < symbols_.size(); ++i) {
     const SymbolDescription& symbol = model_.symbols[i];
     if (!Mentions(expression, symbol.name)) continue;
-    text += text.empty() ? "where " : ", ";
+    text += text.empty() ? ", where " : ", ";
     text +=
         std::string(symbol.name) + " = " + std::to_string(symbols_[i]) + " is " + Origin(symbol);
   }

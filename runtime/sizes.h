@@ -54,7 +54,9 @@ class Sizes {
   Status ResolveDims(const std::string& label, const char* what, const AotiDimInfo* dims,
                      const int32_t* indices, std::vector<int64_t>* resolved,
                      Table<int64_t>* table) const;
-  // "where s0 = 7 is dimension 0 of input 0 (x)": the symbols in an expression; "" if there is
+  // Fails unless scalars are what dimensions of earlier inputs say.
+  Status CheckScalars(const DLTensor* const* inputs) const;
+  // ", where s0 = 7 is dimension 0 of input 0 (x)": the symbols in an expression; "" if there is
   // none.
   std::string Where(const std::string& expression) const;
   std::string Origin(const SymbolDescription& symbol) const;

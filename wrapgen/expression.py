@@ -128,6 +128,11 @@ def _check(node: ast.expr, text: str) -> None:
             )
 
 
+def unparse(tree: ast.expr) -> str:
+    """The text of a parsed expression."""
+    return ast.unparse(tree)
+
+
 def names(tree: ast.expr) -> list[str]:
     """The symbols of a parsed expression, sorted."""
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -13,8 +13,11 @@ from wrapgen.program import (
     SCHEMA_VERSION,
     Arg,
     Buffer,
+    Constraint,
     Copy,
+    Dim,
     Fill,
+    FixedInput,
     Kernel,
     KernelParam,
     Launch,
@@ -23,8 +26,10 @@ from wrapgen.program import (
     Program,
     Ref,
     ScalarArg,
+    ScalarSpec,
     SourceNode,
     Step,
+    Symbol,
     TensorSpec,
     Weight,
 )
@@ -95,7 +100,7 @@ def node(name: str, op: str, module: str = "", line: int = 0, code: str = "") ->
 
 
 def launch(
-    of: Kernel, grid: tuple[int, int, int], *args: Arg, sources: tuple[SourceNode, ...] = ()
+    of: Kernel, grid: tuple[Dim, Dim, Dim], *args: Arg, sources: tuple[SourceNode, ...] = ()
 ) -> Launch:
     return Launch(kernel=of.name, grid=grid, args=args, sources=sources)
 
@@ -304,6 +309,122 @@ def copies(target: str = "sm_90") -> Program:
                 Copy(dst=ref("output", "aB"), src=ref("input", "class", 4), nbytes=4, sources=()),
                 Fill(dst=ref("input", "state"), byte=1, nbytes=16, sources=()),
             ),
+        ),
+    )
+
+
+def dynamic(target: str = "sm_90") -> Program:
+    """Every kind of thing that depends on the inputs: sizes, strides, grids, offsets, memory;
+    scalar inputs, both only passed on; an input that is updated, one that may be empty.
+
+    ``tests/runtime/dynamic_test.cc`` runs what is generated of it.
+    """
+    scale = kernel(
+        "scale", pointer("x", F32), pointer("out", F32), scalar("n", I32), scalar("factor", F32)
+    )
+    shift = kernel(
+        "shift",
+        *(pointer("x", F32), pointer("out", F32), scalar("n", I32)),
+        *(scalar("start", DType.INT64), scalar("seed", DType.INT64)),
+    )
+    increment = kernel("increment", pointer("state", F32), scalar("n", I32))
+
+    def spec(name: str, path: str, shape: tuple[Dim, ...], strides: tuple[Dim, ...]) -> TensorSpec:
+        return TensorSpec(name=name, path=path, dtype=F32, shape=shape, strides=strides)
+
+    def temporary(name: str, shape: tuple[Dim, ...], nbytes: Dim) -> Buffer:
+        ones: tuple[Dim, ...] = (1,) if len(shape) == 1 else (shape[1], 1)
+        return Buffer(name=name, dtype=F32, shape=shape, strides=ones, nbytes=nbytes)
+
+    def number(value: Dim, dtype: DType = I32) -> ScalarArg:
+        return ScalarArg(dtype=dtype, value=value)
+
+    def blocks(count: str) -> tuple[Dim, Dim, Dim]:
+        return (f"({count} + 127) // 128", 1, 1)
+
+    factor = ScalarArg(dtype=F32, value=(2.0).hex())
+    main: list[Step] = [
+        launch(
+            scale,
+            blocks("s0 * s1"),
+            *(reads("input", "x"), writes("arena", "doubled"), number("s0 * s1"), factor),
+            sources=(node("mul", "aten.mul.Tensor", "", 5, "y = 2 * x"),),
+        ),
+        Fill(dst=Ref(space="arena", name="zeros"), byte=0, nbytes="s1 * s1 * 4", sources=()),
+        launch(
+            shift,
+            blocks("s0 * s1"),
+            *(reads("arena", "doubled"), writes("output", "out"), number("s0 * s1")),
+            *(number("u0", DType.INT64), number("u1 * 3", DType.INT64)),
+            sources=(node("add", "aten.add.Tensor", "", 6, "y = y + start + 3 * seed"),),
+        ),
+        launch(increment, (1, "s0 * 1200", 1), updates("input", "state"), number("s0 * 4")),
+        launch(
+            scale,
+            blocks("s2 * 3 // 2"),
+            *(reads("input", "rows"), writes("output", "half"), number("s2 * 3 // 2"), factor),
+        ),
+        Copy(
+            dst=Ref(space="output", name="copy"),
+            src=Ref(space="input", name="y"),
+            nbytes="s0 * s1 * 8",
+            sources=(),
+        ),
+        Copy(
+            dst=Ref(space="output", name="last"),
+            src=Ref(space="arena", name="doubled", offset="(s0 - 1) * s1 * 4"),
+            nbytes="s1 * 4",
+            sources=(),
+        ),
+        launch(
+            scale,
+            blocks("s1 * s1"),
+            *(reads("arena", "zeros"), writes("arena", "squares"), number("s1 * s1"), factor),
+        ),
+        Copy(
+            dst=Ref(space="output", name="square"),
+            src=Ref(space="arena", name="squares"),
+            nbytes="s1 * s1 * 4",
+            sources=(),
+        ),
+    ]
+    return program(
+        target=target,
+        symbols=(
+            Symbol(name="s0", minimum=1, maximum=64),
+            Symbol(name="s1", minimum=1, maximum=100),
+            Symbol(name="s2", minimum=0, maximum=16),
+            Symbol(name="u0", minimum=0, maximum=1000),
+            Symbol(name="u1", minimum=-(1 << 63), maximum=(1 << 63) - 1),
+        ),
+        constraints=(
+            Constraint(condition="u0 + s1 <= 1000", text="start + x.shape[1] <= 1000"),
+            Constraint(condition="s2 <= s0", text="rows.shape[0] <= x.shape[0]"),
+        ),
+        inputs=(
+            spec("x", "args[0]", ("s0", "s1"), ("s1", 1)),
+            spec("y", "args[1]['y']", ("s1", "s0 * 2"), (1, "s1")),
+            ScalarSpec(name="start", path="kwargs['start']", symbol="u0"),
+            dataclasses.replace(spec("state", "args[2]", ("s0", 4), (4, 1)), mutated=True),
+            spec("rows", "args[3]", ("s2", 3), (3, 1)),
+            ScalarSpec(name="seed", path="kwargs['seed']", symbol="u1"),
+        ),
+        fixed=(FixedInput(path="kwargs['flag']", value="True"),),
+        outputs=(
+            spec("out", "outputs[0]", ("s0", "s1"), ("s1", 1)),
+            spec("half", "outputs[1]", ("s2 * 3 // 2",), (1,)),
+            spec("copy", "outputs[2]", ("s1", "s0 * 2"), (1, "s1")),
+            spec("last", "outputs[3]", ("s1",), (1,)),
+            spec("square", "outputs[4]", ("s1", "s1"), ("s1", 1)),
+        ),
+        kernels=(increment, scale, shift),
+        main=Procedure(
+            buffers=(
+                temporary("doubled", ("s0", "s1"), "s0 * s1 * 4"),
+                temporary("zeros", ("s1", "s1"), "s1 * s1 * 4"),
+                temporary("squares", ("s1", "s1"), "s1 * s1 * 4"),
+            ),
+            steps=tuple(main),
         ),
     )
 

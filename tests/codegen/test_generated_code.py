@@ -22,6 +22,7 @@ SM_80, SM_90, COMPUTE_90 = parse("sm_80"), parse("sm_90"), parse("compute_90")
 GOLDEN = cpp.ROOT / "tests/codegen/golden"
 
 SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
+    "dynamic": (samples.dynamic, [SM_90]),
     "elementwise": (samples.elementwise, [SM_90]),
     "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
     "copies": (samples.copies, [SM_80, SM_90]),
@@ -248,7 +249,7 @@ int main() {
   if (!model.CreateSession(&flags, &session).ok()) return 1;
   auto at = [](uintptr_t address) { return reinterpret_cast<void*>(address); };
   const DLTensor x = aoti::View<copies::inputs::Class>(at(0x1000), 1);
-  const DLTensor state = aoti::View<copies::inputs::State>(at(0x2000), 1);
+  DLTensor state = aoti::View<copies::inputs::State>(at(0x2000), 1);
   const DLTensor a = aoti::View<copies::outputs::AB>(at(0x3000), 1);
   const DLTensor b = aoti::View<copies::outputs::AB_2>(at(0x4000), 1);
   const DLTensor c = aoti::View<copies::outputs::None>(at(0x5000), 1);

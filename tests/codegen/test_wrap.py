@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from tests.codegen import cpp, samples
 from wrapgen import codegen, program
 from wrapgen.codegen import CodegenError, args, launch
 from wrapgen.codegen.names import Namer, pascal
+from wrapgen.codegen.values import Values
 from wrapgen.dtype import DType
-from wrapgen.program import Fill, Procedure, Program, Ref, ScalarArg, Symbol
+from wrapgen.program import Fill, Launch, Procedure, Program, Ref, ScalarArg
 from wrapgen.target import Target, parse
 
 SM_80, SM_90, COMPUTE_80, COMPUTE_90 = map(parse, ("sm_80", "sm_90", "compute_80", "compute_90"))
@@ -97,7 +99,7 @@ def test_an_empty_grid_launches_nothing(tmp_path: Path) -> None:
     main = dataclasses.replace(one.main, steps=(empty,))
     model = wrap(tmp_path, dataclasses.replace(one, main=main), SM_90)
     text = (model / "model.cc").read_text()
-    assert "Nothing to launch: the grid is {0, 1, 1}." in text
+    assert "Nothing to launch: the grid is [0, 1, 1]." in text
     assert "Launch(" not in text
     cpp.run(["g++", *cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", model / "model.cc"])
 
@@ -366,12 +368,80 @@ def test_programs_that_differ(field: str) -> None:
             codegen.generate("model_a", {SM_80: ours, SM_90: other}, [], [SM_80, SM_90])
 
 
-def test_dynamic_shapes() -> None:
-    one = dataclasses.replace(
-        samples.elementwise(), symbols=(Symbol(name="s0", minimum=1, maximum=8),)
+def dynamic(**changes: Any) -> Program:
+    """The sample ``dynamic``, its launch of ``shift`` with other values of ``start`` and ``n``."""
+    one = samples.dynamic()
+    steps = list(one.main.steps)
+    shift = steps[2]
+    assert isinstance(shift, Launch)
+    n, start = (
+        dataclasses.replace(arg, value=changes.get(name, arg.value))
+        for name, arg in zip(("n", "start"), shift.args[2:4], strict=True)
+        if isinstance(arg, ScalarArg)
     )
-    with pytest.raises(CodegenError, match=r"symbols \(s0\): dynamic shapes are not supported yet"):
-        codegen.generate("model_a", {SM_90: one}, [], [SM_90])
+    steps[2] = dataclasses.replace(shift, args=(*shift.args[:2], n, start, shift.args[4]))
+    return dataclasses.replace(one, main=dataclasses.replace(one.main, steps=tuple(steps)))
+
+
+def test_values_that_may_not_fit_are_checked_at_each_run(tmp_path: Path) -> None:
+    text = (wrap(tmp_path, dynamic(n="s0 * 1000000000"), SM_90) / "model.cc").read_text()
+    assert "values::kS0Times1000000000, -2147483648, 2147483647, 1," in text
+    assert "kernel shift_" in text
+    assert "argument n of type int32" in text
+
+
+def test_promised_multiples_are_checked_at_each_run(tmp_path: Path) -> None:
+    one = dynamic(n="s0 * s1 * 16")
+    kernels = tuple(
+        dataclasses.replace(
+            k,
+            params=tuple(
+                dataclasses.replace(p, divisible_by_16=p.kind == "scalar") for p in k.params
+            ),
+        )
+        if k.name.startswith("shift")
+        else k
+        for k in one.kernels
+    )
+    model = wrap(tmp_path, dataclasses.replace(one, kernels=kernels), SM_90)
+    limits = re.findall(r"^    \{(\S+), \S+, \S+, 16,$", (model / "model.cc").read_text(), re.M)
+    # 16 * s0 * s1 is one at any sizes.
+    assert limits == ["sizes::kU0", "values::kU1Times3"]
+
+
+@pytest.mark.parametrize(
+    ("start", "passed"), [("u0", ["u0", "u1"]), ("u0 + s0", ["u0", "u1"]), ("7", ["u0", "u1"])]
+)
+def test_scalars_that_are_but_passed_on(start: str, passed: list[str]) -> None:
+    assert sorted(launch.passed_scalars(dynamic(start=start))) == passed
+
+
+def test_scalars_that_decide_what_is_launched() -> None:
+    one = samples.dynamic()
+    steps = list(one.main.steps)
+    steps[2] = dataclasses.replace(steps[2], grid=("u0 + 1", 1, 1))
+    steps[1] = dataclasses.replace(steps[1], nbytes="min(s1 * s1 * 4, abs(u1))")
+    changed = dataclasses.replace(one, main=dataclasses.replace(one.main, steps=tuple(steps)))
+    assert launch.passed_scalars(changed) == frozenset()
+
+
+def test_all_programs_have_the_same_symbols() -> None:
+    one, other = samples.dynamic("sm_80"), samples.dynamic("sm_90")
+    wider = (dataclasses.replace(other.symbols[0], maximum=65), *other.symbols[1:])
+    other = dataclasses.replace(other, symbols=wider)
+    with pytest.raises(CodegenError, match=r"the programs differ in symbols\[0\]"):
+        codegen.generate("model_a", {SM_80: one, SM_90: other}, [], [SM_80, SM_90])
+
+
+def test_a_name_of_a_symbol_may_be_a_word_of_cpp(tmp_path: Path) -> None:
+    one = samples.dynamic()
+    text = program.dumps(one)
+    for old, new in (("s0", "value"), ("s1", "double"), ("u1", "std")):
+        text = re.sub(rf"\b{old}\b", new, text)
+    model = wrap(tmp_path, program.loads(text), SM_90)
+    for compiler in cpp.compilers():
+        flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only"]
+        cpp.run([compiler, *flags, f"-I{model}", model / "model.cc"])
 
 
 @pytest.mark.parametrize(
@@ -453,7 +523,8 @@ SCALARS: list[tuple[DType, int | str, str]] = [
 @pytest.mark.parametrize(("dtype", "value", "literal"), SCALARS)
 def test_scalars(dtype: DType, value: int | str, literal: str) -> None:
     arg = ScalarArg(dtype=dtype, value=value)
-    assert args.scalar("", arg) == literal
+    param = samples.scalar("s", dtype)
+    assert args.scalar("", arg, param, Values(samples.program()), "") == literal
 
 
 def test_scalars_compile(tmp_path: Path) -> None:

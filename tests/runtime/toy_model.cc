@@ -32,11 +32,11 @@ constexpr WeightDescription kWeights[] = {
 
 enum KernelIndex : uint32_t { kDouble, kMultiply, kAdd };
 
-#define TOY_IMAGE(target)                          \
-  "simulator module\n"                             \
-  "kernel double target=" target                   \
-  " threads=128 params=8,8,4,8,8\n"                \
-  "kernel multiply target=" target                 \
+#define TOY_IMAGE(target)             \
+  "simulator module\n"                \
+  "kernel double target=" target      \
+  " threads=128 params=8,8,4,8,8\n"   \
+  "kernel multiply target=" target    \
   " threads=256 params=8,8,8,4,8,8\n" \
   "kernel add target=" target " threads=128 cluster=2 params=8,8,8,4,8,8\n"
 

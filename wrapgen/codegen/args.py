@@ -1,17 +1,30 @@
-"""Kernel arguments: addresses as base plus named offset, scalars as literals."""
+"""Kernel arguments: addresses as base plus named offset, scalars as literals or values of a run."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
 from wrapgen import expression
 from wrapgen.codegen import dtype as cpp_dtype
+from wrapgen.codegen import interface
+from wrapgen.codegen.bounds import Ranges
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import MemoryPlan, lifetimes, refs
 from wrapgen.codegen.names import Namer, pascal
+from wrapgen.codegen.values import Values
 from wrapgen.dtype import INFO, DType
-from wrapgen.program import Buffer, Procedure, Program, Ref, ScalarArg
+from wrapgen.program import (
+    ALIGNMENT,
+    Buffer,
+    KernelParam,
+    Procedure,
+    Program,
+    Ref,
+    ScalarArg,
+    integer_range,
+)
 
 WEIGHTS: Final = "weights"
 STAGING: Final = "staging"
@@ -21,10 +34,11 @@ ARENAS: Final = {"folding": "folding_arena", "main": "main_arena"}
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-    """A named offset of model.cc: ``constexpr uint64_t name = value;  // note``."""
+    """A named offset of model.cc: ``constexpr uint64_t name = value;  // note``. Where a slot of
+    the arena begins is known only in a run: then ``value`` is the enumerator of that value."""
 
     name: str
-    value: int
+    value: int | str
     note: str
 
 
@@ -35,20 +49,24 @@ class Blocks:
     ``folding_arena`` and ``main_arena``.
     """
 
-    def __init__(self, program: Program, plan: MemoryPlan) -> None:
+    def __init__(self, program: Program, plan: MemoryPlan, values: Values) -> None:
+        self._values = values
         self._offsets: dict[str, dict[str, Offset]] = {
             WEIGHTS: _named(plan.weights.offsets, {}),
             STAGING: _named(plan.staging.offsets, {}),
             CONSTANTS: _named(plan.constants.offsets, _origins(program)),
-            ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding)),
-            ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main)),
+            ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding, {})),
+            ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main, values.ranges)),
         }
-        namer = Namer()
-        self._indices = {
-            (space, spec.name): namer.name(space + spec.name, "k" + pascal(f"{space}.{spec.name}"))
-            for space, specs in (("input", program.tensor_inputs), ("output", program.outputs))
-            for spec in specs
-        }
+        if plan.main_slots:
+            slots = {
+                member: f"{values.namespace}::{values.slot(i)}"
+                for i, slot in enumerate(plan.main_slots)
+                for member in slot.members
+            }
+            notes = _uses(program.main, values.ranges)  # in order of the first mention
+            self._offsets[ARENAS["main"]] = _named({name: slots[name] for name in notes}, notes)
+        self._indices = interface.index_names(program)
         self._used: set[tuple[str, str]] = set()
 
     def index(self, space: str, name: str) -> str:
@@ -79,12 +97,17 @@ class Blocks:
             case "constant":
                 base = f"at.constants + {self.offset(CONSTANTS, ref.name)}"
             case "arena":
-                base = f"at.arena + {self.offset(ARENAS[procedure], ref.name)}"
-        within = expression.evaluate(ref.offset)
+                offset = self.offset(ARENAS[procedure], ref.name)
+                named = self._offsets[ARENAS[procedure]][ref.name]
+                base = "at.arena + "
+                base += offset if isinstance(named.value, int) else f"at.bytes({offset})"
+        within = self._values.number(ref.offset)
+        if within is None:
+            return f"{base} + at.bytes({self._values.index(ref.offset)})"
         return f"{base} + {within}" if within else base
 
 
-def _named(offsets: dict[str, int], notes: dict[str, str]) -> dict[str, Offset]:
+def _named(offsets: Mapping[str, int | str], notes: dict[str, str]) -> dict[str, Offset]:
     namer = Namer()
     named = {}
     for name, value in offsets.items():
@@ -99,18 +122,10 @@ def _layouts(buffers: tuple[Buffer, ...]) -> dict[str, str]:
 
 def layout(buffer: Buffer) -> str:
     """How a buffer is laid out, for a comment: dtype, shape and, if not row-major, strides."""
-    shape = [expression.evaluate(size) for size in buffer.shape]
-    strides = [expression.evaluate(stride) for stride in buffer.strides]
-    text = f"{buffer.dtype} {shape}"
-    return text if strides == row_major(shape) else f"{text} strides {strides}"
-
-
-def row_major(shape: list[int]) -> list[int]:
-    """Strides, in elements, of a contiguous tensor."""
-    strides = [1] * len(shape)
-    for i in range(len(shape) - 1, 0, -1):
-        strides[i - 1] = strides[i] * max(shape[i], 1)
-    return strides
+    text = f"{buffer.dtype} {interface.text_of(buffer.shape)}"
+    if interface.is_row_major(buffer.shape, buffer.strides):
+        return text
+    return f"{text} strides {interface.text_of(buffer.strides)}"
 
 
 def _origins(program: Program) -> dict[str, str]:
@@ -124,10 +139,10 @@ def _origins(program: Program) -> dict[str, str]:
     return {name: f"folding [{i}]: {described[name]}" for name, i in first.items()}
 
 
-def _uses(procedure: Procedure) -> dict[str, str]:
+def _uses(procedure: Procedure, ranges: Ranges) -> dict[str, str]:
     described = _layouts(procedure.buffers)
     notes = {}
-    for lifetime in lifetimes(procedure):
+    for lifetime in lifetimes(procedure, ranges):
         steps = f"[{lifetime.first}]"
         if lifetime.last != lifetime.first:
             steps += f" to [{lifetime.last}]"
@@ -135,14 +150,24 @@ def _uses(procedure: Procedure) -> dict[str, str]:
     return notes
 
 
-def scalar(at: str, arg: ScalarArg) -> str:
-    """A C++ literal of the argument's type; ``at`` begins the message of a ``CodegenError``."""
+def scalar(at: str, arg: ScalarArg, param: KernelParam, values: Values, whose: str) -> str:
+    """A C++ literal of the argument's type, or a value of the run, which is checked to fit for the
+    step called ``whose``; ``at`` begins the message of a ``CodegenError``."""
     try:
         if "float" in arg.dtype:
             return cpp_dtype.float_literal(arg.dtype, str(arg.value))
     except CodegenError as error:
         raise CodegenError(f"{at}.value: {error}") from error
-    value = expression.evaluate(arg.value)
+    value = values.number(arg.value)
+    if value is None:
+        multiple_of = ALIGNMENT if param.divisible_by_16 else 1
+        what = f"{whose}: argument {param.name} of type {arg.dtype}"
+        values.limit(arg.value, what, *integer_range(arg.dtype), multiple_of)
+        code = values.at(arg.value)
+        if arg.dtype == DType.BOOL:
+            return f"{code} != 0"
+        cpp = INFO[arg.dtype].cpp
+        return code if cpp == "int64_t" else f"static_cast<{cpp}>({code})"
     if arg.dtype == DType.BOOL:
         return "true" if value else "false"
     return "INT64_MIN" if value == expression.INT64_MIN else str(value)

@@ -1,13 +1,14 @@
 """Size expressions: Python text to sympy to C++ over ``int64_t``.
 
 The C++ value equals Python's wherever no intermediate result leaves 64 bits; division and remainder
-go through ``runtime/integer.h``, as C++ rounds them the other way for negative operands.
+go through ``runtime/integer.h``, as C++ rounds them the other way for negative operands. Where that
+may happen, the same is computed with ``aoti::Checked``, which tells.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sympy
@@ -100,64 +101,81 @@ _UNARY: Final = 2
 _ATOM: Final = 3
 
 
-def cpp(expr: sympy.Expr) -> str:
-    """Prints a C++ expression of type ``int64_t``; symbols are variables of that type.
+def cpp(expr: sympy.Expr, names: Mapping[str, str] | None = None, *, checked: bool = False) -> str:
+    """Prints a C++ expression of type ``int64_t``, or ``aoti::Checked`` if it has symbols and is to
+    be ``checked``. Symbols are variables of type ``int64_t``, called as ``names`` says.
 
     Raises ``CodegenError`` for a constant that does not fit 64 bits.
     """
-    return _print(sympy.sympify(expr))[0]
+    return _Printer(names or {}, checked).print(sympy.sympify(expr))[0]
 
 
-def _print(expr: Any) -> tuple[str, int]:
-    """Returns C++ and how tightly its outermost operator binds."""
-    if isinstance(expr, sympy.Integer):
-        return _literal(int(expr))
-    if isinstance(expr, sympy.Symbol):
-        return str(expr.name), _ATOM
-    if isinstance(expr, sympy.Add):
-        return _sum(expr.as_ordered_terms()), _SUM
-    if isinstance(expr, sympy.Mul):
-        coefficient, rest = expr.as_coeff_Mul()
-        if coefficient == -1:
-            return "-" + _within(rest, _UNARY), _UNARY
-        return " * ".join(_within(factor, _UNARY) for factor in expr.as_ordered_factors()), _PRODUCT
-    if isinstance(expr, sympy.Pow) and isinstance(expr.exp, sympy.Integer) and expr.exp > 0:
-        return f"aoti::Power({cpp(expr.base)}, {expr.exp})", _ATOM
-    if isinstance(expr, FloorDivide):
-        return f"aoti::FloorDivide({cpp(expr.args[0])}, {cpp(expr.args[1])})", _ATOM
-    if isinstance(expr, Modulo):
-        return f"aoti::Modulo({cpp(expr.args[0])}, {cpp(expr.args[1])})", _ATOM
-    if isinstance(expr, sympy.Abs):
-        return f"aoti::Absolute({cpp(expr.args[0])})", _ATOM
-    if isinstance(expr, sympy.Max | sympy.Min):
-        # sympy keeps these arguments in a set, whose order depends on the hash seed.
-        function = "std::max" if isinstance(expr, sympy.Max) else "std::min"
-        return _nested(function, sorted(expr.args, key=default_sort_key)), _ATOM
-    raise AssertionError(f"no C++ for {sympy.srepr(expr)}")
+class _Printer:
+    def __init__(self, names: Mapping[str, str], checked: bool) -> None:
+        self._names = names
+        self._checked = checked
+
+    def print(self, expr: Any) -> tuple[str, int]:
+        """Returns C++ and how tightly its outermost operator binds."""
+        if isinstance(expr, sympy.Integer):
+            return _literal(int(expr))
+        if isinstance(expr, sympy.Symbol):
+            name = self._names.get(str(expr.name), str(expr.name))
+            return f"aoti::Checked({name})" if self._checked else name, _ATOM
+        if isinstance(expr, sympy.Add):
+            return self._sum(expr.as_ordered_terms()), _SUM
+        if isinstance(expr, sympy.Mul):
+            coefficient, rest = expr.as_coeff_Mul()
+            if coefficient == -1:
+                return "-" + self._within(rest, _UNARY), _UNARY
+            factors = [self._within(factor, _UNARY) for factor in expr.as_ordered_factors()]
+            return " * ".join(factors), _PRODUCT
+        if isinstance(expr, sympy.Pow) and isinstance(expr.exp, sympy.Integer) and expr.exp > 0:
+            return self._call("aoti::Power", expr.args), _ATOM
+        for kind, function in _FUNCTIONS:
+            if isinstance(expr, kind):
+                return self._call(function, expr.args), _ATOM
+        if isinstance(expr, sympy.Max | sympy.Min):
+            largest = isinstance(expr, sympy.Max)
+            if self._checked:
+                function = "aoti::Max" if largest else "aoti::Min"
+            else:
+                function = "std::max<int64_t>" if largest else "std::min<int64_t>"
+            # sympy keeps these arguments in a set, whose order depends on the hash seed.
+            return self._nested(function, sorted(expr.args, key=default_sort_key)), _ATOM
+        raise AssertionError(f"no C++ for {sympy.srepr(expr)}")
+
+    def _call(self, function: str, args: Sequence[Any]) -> str:
+        return f"{function}({', '.join(self.print(arg)[0] for arg in args)})"
+
+    def _within(self, expr: Any, binding: int) -> str:
+        text, own = self.print(expr)
+        return text if own >= binding else f"({text})"
+
+    def _sum(self, terms: Sequence[Any]) -> str:
+        text = ""
+        for term in terms:
+            coefficient, rest = term.as_coeff_Mul()
+            if not text:
+                text = self._within(term, _SUM)
+            elif coefficient < 0 and not (rest == 1 and coefficient == expression.INT64_MIN):
+                text += " - " + self._within(-term, _PRODUCT)
+            else:
+                text += " + " + self._within(term, _SUM)
+        return text
+
+    def _nested(self, function: str, args: Sequence[Any]) -> str:
+        first = self.print(args[0])[0]
+        if len(args) == 1:
+            return first
+        return f"{function}({first}, {self._nested(function, args[1:])})"
 
 
-def _within(expr: Any, binding: int) -> str:
-    text, own = _print(expr)
-    return text if own >= binding else f"({text})"
-
-
-def _sum(terms: Sequence[Any]) -> str:
-    text = ""
-    for term in terms:
-        coefficient, rest = term.as_coeff_Mul()
-        if not text:
-            text = _within(term, _SUM)
-        elif coefficient < 0 and not (rest == 1 and coefficient == expression.INT64_MIN):
-            text += " - " + _within(-term, _PRODUCT)
-        else:
-            text += " + " + _within(term, _SUM)
-    return text
-
-
-def _nested(function: str, args: Sequence[Any]) -> str:
-    if len(args) == 1:
-        return cpp(args[0])
-    return f"{function}<int64_t>({cpp(args[0])}, {_nested(function, args[1:])})"
+_FUNCTIONS: Final[tuple[tuple[Any, str], ...]] = (
+    (FloorDivide, "aoti::FloorDivide"),
+    (Modulo, "aoti::Modulo"),
+    (sympy.Abs, "aoti::Absolute"),
+)
 
 
 def _literal(value: int) -> tuple[str, int]:

@@ -3,21 +3,28 @@ them in execution order."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
 from wrapgen import expression
-from wrapgen.codegen import args, grid, text
+from wrapgen.codegen import args, expr, grid, interface, text
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
+from wrapgen.codegen.values import Values
 from wrapgen.program import (
+    ALIGNMENT,
     Copy,
+    Dim,
     Fill,
     Kernel,
     KernelParam,
     Launch,
     PointerArg,
     Procedure,
+    Program,
+    Ref,
+    ScalarArg,
     SourceNode,
     Step,
 )
@@ -85,9 +92,34 @@ def _params(pointers: Sequence[str], types: Sequence[str]) -> list[str]:
     return ["  void* params[] = {", *text.with_comments(6, rows), "  };"]
 
 
-def procedure_functions(
-    name: str, procedure: Procedure, blocks: args.Blocks, kernels: Kernels
-) -> list[str]:
+def passed_scalars(program: Program) -> frozenset[str]:
+    """The symbols of scalar inputs that are but passed on: to kernels, and into addresses. What a
+    run launches over which grids, and how much memory it needs, does not depend on them, so that
+    one CUDA graph serves all their values."""
+    fixed: list[Dim] = [buffer.nbytes for buffer in program.main.buffers]
+    for spec in (*program.tensor_inputs, *program.outputs):
+        fixed += [*spec.shape, *spec.strides]
+    for step in program.main.steps:
+        fixed += step.grid if isinstance(step, Launch) else [step.nbytes]
+    used = {name for dim in fixed for name in _symbols(dim)}
+    return frozenset(spec.symbol for spec in program.scalar_inputs) - used
+
+
+def _symbols(dim: Dim) -> list[str]:
+    return sorted(str(symbol.name) for symbol in expr.parse(dim).free_symbols)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What steps are generated with. ``passed`` are the symbols that ``passed_scalars`` gives."""
+
+    blocks: args.Blocks
+    kernels: Kernels
+    values: Values
+    passed: frozenset[str]
+
+
+def procedure_functions(name: str, procedure: Procedure, scope: Scope) -> list[str]:
     """Functions that issue the steps of ``folding`` or ``main``, the last of which, called
     ``RunFolding`` or ``RunMain``, issues them all."""
     pascal_name = pascal(name)
@@ -97,7 +129,7 @@ def procedure_functions(
         steps = procedure.steps[begin : begin + STEPS_PER_FUNCTION]
         body: list[str] = []
         for i, step in enumerate(steps, begin):
-            body += [*_provenance(i, step.sources), *_step(name, i, step, blocks, kernels), ""]
+            body += [*_provenance(i, step.sources), *_step(name, i, step, scope), ""]
         parts.append(f"{pascal_name}{len(parts)}")
         code = [line for line in body if not line.lstrip().startswith("//")]
         parameter = "launcher" if any("launcher" in line for line in code) else "/*launcher*/"
@@ -113,33 +145,65 @@ def procedure_functions(
     ]
 
 
-def _step(procedure: str, i: int, step: Step, blocks: args.Blocks, kernels: Kernels) -> list[str]:
-    at = f"{procedure}.steps[{i}]"
-    whose = "kCaller" if any(ref.space in ("input", "output") for ref in refs(step)) else "kOwned"
-    pointers = f"Pointers::{whose}"
+def _step(procedure: str, i: int, step: Step, scope: Scope) -> list[str]:
+    at, whose = f"{procedure}.steps[{i}]", f"{procedure} step {i}"
+    values = scope.values
+    pointers = f"Pointers::{'kCaller' if _may_change(step, scope.passed) else 'kOwned'}"
     match step:
         case Launch():
-            extents = grid.extents(step.grid)
-            if 0 in extents:
-                return text.comment(2, f"Nothing to launch: the grid is {grid.cpp(extents)}.")
-            grid.check(f"{at}.grid", extents, kernels.kernels[step.kernel].num_ctas)
-            arguments = [
-                blocks.address(arg.ref, procedure)
-                if isinstance(arg, PointerArg)
-                else args.scalar(f"{at}.args[{j}]", arg)
-                for j, arg in enumerate(step.args)
-            ]
-            head = f"kernels::{kernels.function[step.kernel]}"
-            values = ["launcher", grid.cpp(extents), pointers, *arguments]
+            kernel = scope.kernels.kernels.get(step.kernel)
+            whose = f"{whose}, kernel {step.kernel}"
+            num_ctas = kernel.num_ctas if kernel else 1
+            programs = grid.cpp(f"{at}.grid", step.grid, num_ctas, values, whose)
+            if programs is None:
+                return text.comment(
+                    2, f"Nothing to launch: the grid is {interface.text_of(step.grid)}."
+                )
+            assert kernel is not None
+            arguments = []
+            for j, (arg, param) in enumerate(zip(step.args, kernel.params, strict=True)):
+                if isinstance(arg, PointerArg):
+                    multiple_of = ALIGNMENT if param.divisible_by_16 else 1
+                    arguments.append(_address(arg.ref, procedure, whose, scope, multiple_of))
+                else:
+                    arguments.append(args.scalar(f"{at}.args[{j}]", arg, param, values, whose))
+            head = f"kernels::{scope.kernels.function[step.kernel]}"
+            items = ["launcher", programs, pointers, *arguments]
         case Copy():
             head = "launcher.Copy"
-            values = [blocks.address(step.dst, procedure), blocks.address(step.src, procedure)]
-            values += [str(expression.evaluate(step.nbytes)), pointers]
+            items = [_address(ref, procedure, whose, scope) for ref in (step.dst, step.src)]
+            items += [_bytes(step.nbytes, whose, values), pointers]
         case Fill():
             head = "launcher.Fill"
-            values = [blocks.address(step.dst, procedure), str(step.byte)]
-            values += [str(expression.evaluate(step.nbytes)), pointers]
-    return text.nested_call(2, "AOTI_RETURN_IF_ERROR", head, values)
+            items = [_address(step.dst, procedure, whose, scope), str(step.byte)]
+            items += [_bytes(step.nbytes, whose, values), pointers]
+    return text.nested_call(2, "AOTI_RETURN_IF_ERROR", head, items)
+
+
+def _may_change(step: Step, passed: frozenset[str]) -> bool:
+    """Whether a step holds what may change from run to run at the same sizes."""
+    dims: list[Dim] = [ref.offset for ref in refs(step)]
+    if isinstance(step, Launch):
+        scalars = [arg for arg in step.args if isinstance(arg, ScalarArg)]
+        dims += [arg.value for arg in scalars if "float" not in arg.dtype]
+    return any(ref.space in ("input", "output") for ref in refs(step)) or any(
+        name in passed for dim in dims for name in _symbols(dim)
+    )
+
+
+def _address(ref: Ref, procedure: str, whose: str, scope: Scope, multiple_of: int = 1) -> str:
+    if scope.values.number(ref.offset) is None:
+        what = f"{whose}: the offset into {ref.space} {ref.name}"
+        scope.values.limit(ref.offset, what, 0, expression.INT64_MAX, multiple_of)
+    return scope.blocks.address(ref, procedure)
+
+
+def _bytes(nbytes: Dim, whose: str, values: Values) -> str:
+    number = values.number(nbytes)
+    if number is not None:
+        return str(number)
+    values.limit(nbytes, f"{whose}: the number of bytes", 0, expression.INT64_MAX)
+    return f"at.bytes({values.index(nbytes)})"
 
 
 def _provenance(i: int, sources: Sequence[SourceNode]) -> list[str]:

@@ -1,7 +1,8 @@
 """Memory plans: where each weight, constant and temporary begins. Sizes and offsets in bytes.
 
 The runtime makes one allocation a plan, so that a run allocates nothing. Two temporaries share
-memory where no step needs both.
+memory where no step needs both. Where sizes of temporaries depend on the inputs, which of them
+share a slot is decided here, and how large the slots are when the sizes are known.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from wrapgen import expression
+from wrapgen.codegen import expr
+from wrapgen.codegen.bounds import Bounds, Ranges, bounds
 from wrapgen.program import (
     Copy,
+    Dim,
     Fill,
     Launch,
     PointerArg,
@@ -52,11 +56,23 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slot:
+    """Memory for temporaries that live at different times: ``members``, in order of their first
+    mention, of ``sizes``, of which the greatest is the slot's. A size that is never the greatest is
+    not among them."""
+
+    members: tuple[str, ...]
+    sizes: tuple[Dim, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class MemoryPlan:
     """All memory of a program on a device but the caller's.
 
     A weight is in ``weights``, which lives as long as the model, if ``main`` reads it, else in
-    ``staging``, which is freed when folding is done.
+    ``staging``, which is freed when folding is done. If sizes of temporaries of ``main`` depend on
+    the inputs they are in ``main_slots``, one slot behind the other, and ``main_arena`` has no
+    offsets and the greatest size that can be needed.
     """
 
     weights: Plan
@@ -64,6 +80,7 @@ class MemoryPlan:
     constants: Plan
     folding_arena: Plan
     main_arena: Plan
+    main_slots: tuple[Slot, ...] = ()
 
 
 def align(nbytes: int) -> int:
@@ -124,8 +141,9 @@ def refs(step: Step) -> list[Ref]:
             return [dst]
 
 
-def lifetimes(procedure: Procedure) -> list[Lifetime]:
-    """The temporaries of a procedure that some step names, in order of their first mention."""
+def lifetimes(procedure: Procedure, ranges: Ranges | None = None) -> list[Lifetime]:
+    """The temporaries of a procedure that some step names, in order of their first mention. With
+    ``ranges`` of symbols, sizes are the greatest that can be."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for i, step in enumerate(procedure.steps):
@@ -133,7 +151,10 @@ def lifetimes(procedure: Procedure) -> list[Lifetime]:
             if ref.space == "arena":
                 first.setdefault(ref.name, i)
                 last[ref.name] = i
-    nbytes = {buffer.name: expression.evaluate(buffer.nbytes) for buffer in procedure.buffers}
+    nbytes = {
+        buffer.name: max(bounds(expr.parse(buffer.nbytes), ranges or {}).maximum, 0)
+        for buffer in procedure.buffers
+    }
     return [Lifetime(name, nbytes[name], first[name], last[name]) for name in first]
 
 
@@ -144,18 +165,68 @@ def read_by_main(program: Program) -> frozenset[str]:
     )
 
 
+def slots(procedure: Procedure, ranges: Ranges) -> tuple[Slot, ...]:
+    """Divides the temporaries of a procedure into slots.
+
+    Greedy by size, as Pisarchyk and Lee's algorithm 2 for shared objects: the largest first, each
+    into the smallest slot that none of its contemporaries is in, else into one of its own. Large
+    means here what it is at the greatest sizes; correct is what comes out at any.
+    """
+    known = {block.name: block for block in lifetimes(procedure, ranges)}
+    groups: list[list[Lifetime]] = []
+    for block in sorted(known.values(), key=lambda b: (-b.nbytes, b.first, b.last, b.name)):
+        free = [group for group in groups if not any(block.overlaps(member) for member in group)]
+        if free:
+            min(free, key=lambda group: group[0].nbytes).append(block)
+        else:
+            groups.append([block])
+    nbytes = {buffer.name: buffer.nbytes for buffer in procedure.buffers}
+    order = {name: i for i, name in enumerate(known)}
+    made = []
+    for group in groups:
+        members = sorted((block.name for block in group), key=order.__getitem__)
+        made.append(Slot(tuple(members), _greatest([nbytes[name] for name in members], ranges)))
+    return tuple(sorted(made, key=lambda slot: order[slot.members[0]]))
+
+
+def _greatest(sizes: Sequence[Dim], ranges: Ranges) -> tuple[Dim, ...]:
+    """Leaves out sizes that another one is never below."""
+    kept: list[Dim] = []
+    for size in sizes:
+        if any(_covers(other, size, ranges) for other in kept):
+            continue
+        kept = [other for other in kept if not _covers(size, other, ranges)]
+        kept.append(size)
+    return tuple(kept)
+
+
+def _covers(large: Dim, small: Dim, ranges: Ranges) -> bool:
+    return bounds(expr.parse(large) - expr.parse(small), ranges).minimum >= 0
+
+
 def plan(program: Program) -> MemoryPlan:
-    """Plans the memory of a program whose sizes are all integers."""
+    """Plans the memory of a program."""
     kept = read_by_main(program)
+    ranges = {s.name: Bounds(s.minimum, s.maximum) for s in program.symbols}
 
     def weights(kept_ones: bool) -> Plan:
         members = [w for w in program.weights if (w.name in kept) == kept_ones]
         return pack((weight.name, weight_nbytes(weight)) for weight in members)
+
+    if all(expr.parse(buffer.nbytes).is_Integer for buffer in program.main.buffers):
+        main_slots: tuple[Slot, ...] = ()
+        main_arena = share(lifetimes(program.main))
+    else:
+        main_slots = slots(program.main, ranges)
+        greatest = {block.name: block.nbytes for block in lifetimes(program.main, ranges)}
+        sizes = [max(greatest[name] for name in slot.members) for slot in main_slots]
+        main_arena = Plan({}, min(sum(map(align, sizes)), expression.INT64_MAX))
 
     return MemoryPlan(
         weights=weights(True),
         staging=weights(False),
         constants=pack((b.name, expression.evaluate(b.nbytes)) for b in program.constants),
         folding_arena=share(lifetimes(program.folding)),
-        main_arena=share(lifetimes(program.main)),
+        main_arena=main_arena,
+        main_slots=main_slots,
     )

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from wrapgen import program as program_module
 from wrapgen.codegen import kernels, memory, model_header, model_source
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import check_model_name
-from wrapgen.program import Program, TensorSpec, Weight
+from wrapgen.program import Program, Weight
 from wrapgen.target import Target
 
 
@@ -91,12 +92,6 @@ def _check_targets(programs: Mapping[Target, Program], targets: Sequence[Target]
     for target, program in sorted(programs.items()):
         if program.target != str(target):
             raise CodegenError(f"the program given for {target} was lowered for {program.target}")
-        if program.symbols or program.scalar_inputs:
-            names = ", ".join(symbol.name for symbol in program.symbols)
-            raise CodegenError(
-                f"the program for {target} has symbols ({names}): dynamic shapes are not "
-                "supported yet; export the model with fixed sizes"
-            )
     for target in targets:
         if target.lowering not in programs:
             given = ", ".join(map(str, sorted(programs))) or "none"
@@ -115,8 +110,11 @@ def _check_agreement(programs: Sequence[Program]) -> None:
     """Raises ``CodegenError`` unless all programs look the same from outside."""
     first = programs[0]
     for other in programs[1:]:
-        groups: list[tuple[str, Sequence[TensorSpec | Weight], Sequence[TensorSpec | Weight]]] = [
-            ("inputs", first.tensor_inputs, other.tensor_inputs),
+        groups: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
+            ("symbols", first.symbols, other.symbols),
+            ("constraints", first.constraints, other.constraints),
+            ("inputs", first.inputs, other.inputs),
+            ("fixed", first.fixed, other.fixed),
             ("outputs", first.outputs, other.outputs),
             ("weights", _sorted(first.weights), _sorted(other.weights)),
         ]

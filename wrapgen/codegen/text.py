@@ -84,6 +84,44 @@ def array(indent: int, declaration: str, items: Sequence[str]) -> list[str]:
     return [f"{pad}{declaration} = {{", *inner, f"{pad}}};"]
 
 
+def statements(indent: int, code: Sequence[str]) -> list[str]:
+    """Lays out statements, one a line. Those that are too long are broken at blanks and kept from
+    clang-format, which weighs such breaks in ways of its own."""
+    pad = " " * indent
+    lines: list[str] = []
+    for statement in code:
+        if fits(pad + statement):
+            lines.append(pad + statement)
+            continue
+        pieces = [pad]
+        for word in statement.split(" "):
+            if pieces[-1].strip() and not fits(f"{pieces[-1]} {word}"):
+                pieces.append(f"{pad}    {word}")
+            else:
+                pieces[-1] += f" {word}" if pieces[-1].strip() else word
+        lines += [f"{pad}// clang-format off", *pieces, f"{pad}// clang-format on"]
+    return lines
+
+
+def braced_value(declaration: str, items: Sequence[str]) -> list[str]:
+    """Lays out ``declaration = {items};`` of an object."""
+    one = f"{declaration} = {{{', '.join(items)}}};"
+    if fits(one):
+        return [one]
+    return [f"{declaration} = {{", *fill(4, items, "};")]
+
+
+def function_lines(declaration: str, lines: Sequence[str], *, unused: str) -> list[str]:
+    """Lays out a function of indented lines that returns a null pointer in the end; its parameter
+    ``unused`` has no name where the lines do not use it."""
+    used = any(unused in line for line in lines if not line.lstrip().startswith("//"))
+    if not used:
+        declaration = declaration.replace(f"{unused})", f"/*{unused}*/)")
+    if not lines:
+        return function(declaration, ["return nullptr;"])
+    return [f"{declaration} {{", *lines, "  return nullptr;", "}"]
+
+
 def function(declaration: str, body: Sequence[str]) -> list[str]:
     """Lays out a function; a body of one statement goes into the line of the declaration."""
     one = f"{declaration} {{ {body[0]} }}"
