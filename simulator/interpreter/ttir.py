@@ -113,7 +113,11 @@ def parse(text: str) -> Function:
 
     Raises ``InterpreterError`` that names the line of what cannot be read.
     """
-    functions = _Reader(text).module()
+    reader = _Reader(text)
+    try:
+        functions = reader.module()
+    except (ValueError, IndexError, OverflowError, RecursionError, struct.error) as error:
+        raise InterpreterError(f"TTIR line {reader.line()}: {error}") from error
     public = [function for function in functions.values() if function.public]
     if len(public) != 1:
         names = ", ".join(function.name for function in public) or "none"
@@ -152,15 +156,16 @@ class _Reader:
 
     # Text.
 
-    def _line(self, at: int | None = None) -> int:
-        return self._text.count("\n", 0, self._at if at is None else at) + 1
+    def line(self) -> int:
+        """The line of the text that is being read, from 1."""
+        return self._text.count("\n", 0, self._at) + 1
 
     def _fail(self, expected: str) -> NoReturn:
         start = self._text.rfind("\n", 0, self._at) + 1
         end = self._text.find("\n", self._at)
         line = self._text[start : len(self._text) if end < 0 else end].strip()
         raise InterpreterError(
-            f"TTIR line {self._line()}: expected {expected} at column {self._at - start + 1}: "
+            f"TTIR line {self.line()}: expected {expected} at column {self._at - start + 1}: "
             f"{line!r}"
         )
 
@@ -422,7 +427,7 @@ class _Reader:
 
     def _function(self) -> Function:
         self._expect("tt.func")
-        line = self._line()
+        line = self.line()
         public = not self._take("private")
         self._take("public")
         symbol = self._need(_SYMBOL, "a function's name")
@@ -494,7 +499,7 @@ class _Reader:
     def _op(self) -> Op:
         names: list[tuple[str, int]] = []
         self._skip()
-        line = self._line()
+        line = self.line()
         if self._peek("%"):
             while True:
                 name = self._need(_VALUE, "a result")
