@@ -43,11 +43,13 @@ load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
 load("//aoti/private/rules:package.bzl", "aoti_package")
 load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
+load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 
 aoti_export = _aoti_export
+aoti_test = _aoti_test
 
-def aoti_library(name, model, targets, weights = "external", **kwargs):
-    """A model as a C++ library, a shared library and an archive to deploy.
+def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs):
+    """A model as a C++ library, a shared library, an archive to deploy, and a test.
 
     Declares:
 
@@ -59,6 +61,8 @@ def aoti_library(name, model, targets, weights = "external", **kwargs):
       libstdc++ and libgcc only.
     * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
       bytes depend on its content alone.
+    * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
+      on the simulator.
 
     Args:
       name: lowercase words joined by single underscores; the generated code bears it.
@@ -66,7 +70,9 @@ def aoti_library(name, model, targets, weights = "external", **kwargs):
       targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
         PTX, which the driver of a newer GPU compiles when the model is loaded.
       weights: `external`: the library is told at run time where the file with the weights is.
-      **kwargs: attributes that all rules have, for all three targets.
+      test: attributes of the test, such as `{"size": "small", "sizes": {"batch": ["1", "8"]}}`; see
+        `aoti_test`. Its `tags` are in addition to the library's. `None` declares no test.
+      **kwargs: attributes that all rules have, for all targets.
     """
     aoti_library_rule(
         name = name,
@@ -86,3 +92,12 @@ def aoti_library(name, model, targets, weights = "external", **kwargs):
         shared_library = ":" + name + ".so",
         **kwargs
     )
+    if test != None:
+        attributes = kwargs | test
+        aoti_test(
+            name = name + "_test",
+            library = ":" + name,
+            shared_library = ":" + name + ".so",
+            tags = kwargs.get("tags", []) + test.get("tags", []),
+            **{key: value for key, value in attributes.items() if key != "tags"}
+        )

@@ -33,7 +33,7 @@ AotiProgramInfo, _new_aoti_program_info = provider(
 
 WEIGHTS = ["external"]
 
-def _init_aoti_model_info(*, name, targets, graph, weights, weights_kind, programs, header, sources, images):
+def _init_aoti_model_info(*, name, targets, model, graph, weights, weights_kind, programs, header, sources, images):
     _require(targets, "targets: there is at least one")
     _require(programs, "programs: there is at least one")
     _require(weights_kind in WEIGHTS, "weights_kind: \"%s\" is none of %s" % (weights_kind, WEIGHTS))
@@ -41,6 +41,7 @@ def _init_aoti_model_info(*, name, targets, graph, weights, weights_kind, progra
         "graph": graph,
         "header": header,
         "images": images,
+        "model": model,
         "name": name,
         "programs": programs,
         "sources": sources,
@@ -55,6 +56,7 @@ AotiModelInfo, _new_aoti_model_info = provider(
         "graph": "`File`: the exported graph without weight values.",
         "header": "`File`: the generated C++ header.",
         "images": "`File`: a directory of the kernels' images, as the sources embed them.",
+        "model": "`File`: the `.pt2` that it is made from.",
         "name": "`string`: what the generated code calls the model.",
         "programs": "list of `AotiProgramInfo`, one a compute capability, sorted by target.",
         "sources": "list of `File`: the generated C++ and assembly.",

@@ -136,15 +136,8 @@ def lower_graph(
       device: the declared device.
       cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
     """
-    environment = {
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "TRITON_CACHE_DIR": str(cache / "triton"),
-    }
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(os.environ, environment))
-        stack.enter_context(config.patch(SETTINGS))
-        stack.enter_context(V.set_fake_mode(mode))
-        stack.enter_context(V.set_debug_handler(DebugContext()))
+        stack.enter_context(_settings(mode, cache))
         stack.enter_context(_own_backend())
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
@@ -172,6 +165,28 @@ def lower_graph(
                 missing=(),
                 computed=dict(graph.sizevars.inv_precomputed_replacements),
             )
+
+
+@contextlib.contextmanager
+def _settings(mode: Any, cache: Path) -> Iterator[None]:
+    """Inductor as it is configured here."""
+    environment = {
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, environment))
+        stack.enter_context(config.patch(SETTINGS))
+        stack.enter_context(V.set_fake_mode(mode))
+        stack.enter_context(V.set_debug_handler(DebugContext()))
+        yield
+
+
+def rewrite(module: GraphModule, mode: Any, cache: Path) -> None:
+    """Rewrites a graph as ``lower_graph`` does before it lowers it: the nodes are then those whose
+    names buffers bear."""
+    with _settings(mode, cache):
+        post_grad_passes(module, True)
 
 
 def _has_convolution(module: GraphModule) -> bool:

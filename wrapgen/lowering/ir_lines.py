@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import sympy
+import torch
 from torch._inductor import ir
 from torch._inductor.codegen import wrapper as lines
 from torch._inductor.codegen.common import WorkspaceArg
@@ -111,6 +112,8 @@ class _Translation:
         self._builder = builder
         self._sources = sources
         self._buffers: dict[str, Buffer] = {}
+        self._taken_over: dict[str, str] = {}
+        self._written: set[str] = set()
         self._steps: list[Step] = []
         self._origins: tuple[SourceNode, ...] = ()
 
@@ -153,6 +156,7 @@ class _Translation:
                 self._alias(line.reused_as, line.node, layout.offset)
             case lines.ReuseLine():
                 self._alias(line.reused_as, line.node, 0)
+                self._taken_over[line.reused_as.get_name()] = _node_name(line.reused_as)
             case OriginsLine():
                 self._origins = self._source_nodes(line.nodes)
             case lines.KernelCallLine():
@@ -246,6 +250,8 @@ class _Translation:
             if param.kind == "pointer":
                 ref = self._ref(self._memory[value])
                 args.append(PointerArg(ref=ref, access=access[param.name]))
+                if access[param.name] != "read":
+                    self._first_value(value)
             else:
                 args.append(ScalarArg(dtype=param.dtype, value=self._dim(_number(value))))
         x, y, z = (self._dim(extent) for extent in _grid(built, line.call_args))
@@ -257,6 +263,18 @@ class _Translation:
                 sources=self._origins,
             )
         )
+
+    def _first_value(self, name: str) -> None:
+        """Notes that a launch writes a buffer by this name.
+
+        A kernel that computes a value and at once another in its place calls it by the latter's
+        name: that is what memory holds.
+        """
+        block = self._memory[name].name
+        if block not in self._written and name in self._taken_over and block in self._buffers:
+            buffer = self._buffers[block]
+            self._buffers[block] = dataclasses.replace(buffer, node=self._taken_over[name])
+        self._written.add(block)
 
     def _result(self, node: Any, ref: Ref) -> Result:
         """Copies a result where it is wanted, unless it was written there."""
@@ -335,10 +353,19 @@ def _moved(place: _Place, elements: Any, itemsize: int) -> _Place:
 
 
 def _node_name(node: Any) -> str:
-    """The node of the lowered graph whose value a buffer is for."""
+    """The node of the lowered graph whose value a buffer is for; empty where unknown.
+
+    Inductor remembers it as well as it can; what does not fit the buffer is another node's.
+    """
     found = _buffer_of(node)
     origin = found.get_origin_node() if found is not None else None
-    return origin.name if origin is not None else ""
+    if origin is None:
+        return ""
+    value = origin.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dtype != found.get_dtype():
+        return ""
+    fits = list(map(str, value.shape)) == list(map(str, found.get_size()))
+    return str(origin.name) if fits else ""
 
 
 def _buffer_of(node: Any) -> Any:

@@ -155,6 +155,7 @@ def _aoti_library_impl(ctx):
         AotiModelInfo(
             name = name,
             targets = targets,
+            model = ctx.file.model,
             graph = graph,
             weights = weights,
             weights_kind = ctx.attr.weights,
