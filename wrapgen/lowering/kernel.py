@@ -45,7 +45,7 @@ class Built:
       ttir: its TTIR, with no locations.
       source: its readable Triton source, a module.
       arguments: which arguments of an Inductor call are the parameters, by position.
-      loaded: parameters that the kernel reads through directly, atomically or not.
+      loaded: parameters whose memory the kernel reads, atomically or not, before it writes there.
       meta: Inductor's metadata of the kernel, for the grid.
       config: the chosen configuration's constants by name.
     """
@@ -273,17 +273,24 @@ def _param(index: int, name: str, kind: str, attributes: Mapping[Any, Any]) -> K
 
 
 def _loaded(source: str, names: Sequence[str]) -> frozenset[str]:
-    """The parameters that occur in the address of a load or an atomic update."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and re.fullmatch(r"load|atomic_\w+", node.func.attr)
-            and node.args
-        ):
-            found |= {leaf.id for leaf in ast.walk(node.args[0]) if isinstance(leaf, ast.Name)}
-    return frozenset(found.intersection(names))
+    """The parameters that a load or an atomic update reads before any store has written them.
+
+    A reduction in several passes stores what it computes in the first and loads it again later: of
+    what was there before it, it reads nothing.
+    """
+    first: dict[str, str] = {}
+    calls = [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args
+    ]
+    for call in sorted(calls, key=lambda call: (call.end_lineno, call.end_col_offset)):
+        assert isinstance(call.func, ast.Attribute)
+        if re.fullmatch(r"load|store|atomic_\w+", call.func.attr):
+            for leaf in ast.walk(call.args[0]):
+                if isinstance(leaf, ast.Name):
+                    first.setdefault(leaf.id, call.func.attr)
+    return frozenset(name for name in names if first.get(name, "store") != "store")
 
 
 def _plain(value: Any) -> int | str | bool | None:
