@@ -23,6 +23,8 @@ from typing import Any, Final
 import torch
 from torch.export import ExportedProgram
 
+from wrapgen import sizes
+
 _ROOT: Final = "model"
 """The folder in the archive. PyTorch takes the file's name, and so would differ by output path."""
 
@@ -90,7 +92,10 @@ def _run(src: Path, entry_point: str, keywords: Mapping[str, Any]) -> ExportedPr
             f"{', '.join(names) or 'none'}"
         )
     try:
-        program = function(**keywords)
+        # Sizes of 0 and 1 that are in the range of a dynamic dimension are served like all others,
+        # or the export fails: by default PyTorch takes for granted that there are none.
+        with sizes.general():
+            program = function(**keywords)
     except Exception as error:
         call = ", ".join(f"{name}={value!r}" for name, value in sorted(keywords.items()))
         raise ExportError(_user_error(f"{entry_point}({call}) failed", src, error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 import wrapgen
 
 ROOT = Path(wrapgen.__file__).parent
-TORCH = ("lowering/", "export.py")
+TORCH = ("lowering/", "export.py", "sizes.py")
 LAZILY = ("cli.py", "worker.py", "build.py")
 """Name the steps, and import each only when it is run."""
 

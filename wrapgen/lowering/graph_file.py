@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen.dtype import DType
-from wrapgen.lowering import arguments, guards
+from wrapgen.lowering import arguments, guards, passes
 from wrapgen.lowering.errors import LoweringError
 from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
@@ -190,7 +190,8 @@ def _use_fakes(
             name=spec.target, dtype=dtype_of(value.dtype), shape=tuple(value.shape)
         )
     inputs = [node.meta.get("val") for node in placeholders.values()]
-    FakeTensorProp(program.graph_module, mode).propagate_dont_convert_inputs(*inputs)
+    with passes.python_dispatch(mode):
+        FakeTensorProp(program.graph_module, mode).propagate_dont_convert_inputs(*inputs)
     return weights
 
 

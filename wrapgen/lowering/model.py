@@ -15,13 +15,13 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from wrapgen import program as program_file
+from wrapgen import sizes
 from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes, rewrites
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
-from wrapgen.lowering.symbols import size_oblivious
 from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
 from wrapgen.target import Target
 
@@ -55,7 +55,7 @@ def lower(
     _check_directory(out)
     say = progress or _silent
     target = target.lowering
-    with warnings.catch_warnings(), size_oblivious():
+    with warnings.catch_warnings(), sizes.general():
         # PyTorch warns of itself, each time a program is decomposed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
         say("reading the graph")

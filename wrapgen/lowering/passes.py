@@ -8,15 +8,13 @@ have shapes here and no values.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-from unittest import mock
 
 import torch
 import torch._inductor.lowering  # Inductor's decompositions look it up as an attribute
-from torch._C import DispatchKey
+from torch._dispatch.python import enable_python_dispatcher
 from torch._inductor.decomposition import select_decomp_table
-from torch._subclasses.fake_impls import _compute_stride
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
@@ -84,8 +82,7 @@ def decompose(
         table.pop(operation, None)
         if decomposition is not None:
             table[operation] = decomposition
-    with own_reshape():
-        decomposed: ExportedProgram = program.run_decompositions(table)
+    decomposed: ExportedProgram = program.run_decompositions(table)
     return decomposed
 
 
@@ -114,30 +111,6 @@ def symbolic(node: Node) -> bool:
     return isinstance(value, torch.SymInt) or (
         isinstance(value, torch.Tensor) and not all(isinstance(n, int) for n in value.shape)
     )
-
-
-@contextlib.contextmanager
-def own_reshape() -> Iterator[None]:
-    """Has ``reshape`` done by ``_reshape``; PyTorch's own asks whether some size is 1."""
-    overload = aten.reshape.default
-    with mock.patch.dict(overload.py_kernels, {DispatchKey.CompositeImplicitAutograd: _reshape}):
-        overload._dispatch_cache.clear()
-        try:
-            yield
-        finally:
-            overload._dispatch_cache.clear()
-
-
-def _reshape(x: torch.Tensor, shape: list[Any]) -> torch.Tensor:
-    """``reshape`` as a view where it is one whatever the sizes, else as a copy."""
-    if all(isinstance(size, int) for size in (*x.shape, *x.stride(), *shape)):
-        result = aten.reshape.default._op_dk(DispatchKey.CompositeImplicitAutograd, x, shape)
-        assert isinstance(result, torch.Tensor)
-        return result
-    sizes = list(torch._prims_common.infer_size(tuple(shape), x.numel()))
-    if _compute_stride(x.shape, x.stride(), sizes, size_oblivious=True) is None:
-        x = torch.clone(x, memory_format=torch.contiguous_format)
-    return aten.view.default(x, sizes)
 
 
 def drop_effects(program: ExportedProgram) -> None:
@@ -257,13 +230,20 @@ def dense_outputs(graph: Graph) -> list[tuple[int, ...]]:
     return strides
 
 
+def python_dispatch(mode: Any) -> contextlib.AbstractContextManager[None]:
+    """Has PyTorch do in Python what in C++ it can do for sizes that are numbers only."""
+    dynamic = bool(mode.shape_env.backed_var_to_val)
+    return enable_python_dispatcher() if dynamic else contextlib.nullcontext()
+
+
 def propagate(module: GraphModule, mode: Any) -> list[torch.Tensor]:
     """Recomputes shapes, strides and devices with every input on the GPU; returns the inputs."""
     with mode:
         inputs = [
             _fake_on_gpu(node.meta.get("val")) for node in module.graph.find_nodes(op="placeholder")
         ]
-    FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
+    with python_dispatch(mode):
+        FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)
     return inputs
 
 

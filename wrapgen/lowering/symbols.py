@@ -13,7 +13,6 @@ It is the largest in range or, where conditions exclude that, the next below it 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -26,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 import sympy
 import torch
-import torch.fx.experimental._config as symbolic_config
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StrictMinMaxConstraint
@@ -42,14 +40,6 @@ _ENUMERATED: Final = 1 << 22
 
 _EXACT: Final = 1 << 62
 """Numbers below it are computed in 64 bits without overflow."""
-
-
-@contextlib.contextmanager
-def size_oblivious() -> Iterator[None]:
-    """Makes PyTorch assume nothing about sizes 0 and 1, of which it otherwise assumes there are
-    none among dynamic ones."""
-    with symbolic_config.patch(backed_size_oblivious=True):
-        yield
 
 
 class UnknownExpression(LoweringError):  # noqa: N818 (a LoweringError by nature)

@@ -1,0 +1,50 @@
+"""How PyTorch is to treat dynamic sizes, when a model is exported and when it is lowered.
+
+By default it takes for granted that no dynamic size is 0 or 1, and some of its functions ask for
+the sizes of the example. Inside ``general`` it decides for sizes in general; what cannot be decided
+that way becomes a guard, which is an error or a constraint, but never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.fx.experimental._config as symbolic_config
+from torch._C import DispatchKey
+from torch._subclasses.fake_impls import _compute_stride
+
+_RESHAPE: Any = torch.ops.aten.reshape.default
+
+
+@contextlib.contextmanager
+def general() -> Iterator[None]:
+    """Has PyTorch assume nothing about dynamic sizes while the context is open."""
+    own = {DispatchKey.CompositeImplicitAutograd: _reshape}
+    with (
+        symbolic_config.patch(backed_size_oblivious=True),
+        mock.patch.dict(_RESHAPE.py_kernels, own),
+    ):
+        _RESHAPE._dispatch_cache.clear()
+        try:
+            yield
+        finally:
+            _RESHAPE._dispatch_cache.clear()
+
+
+def _reshape(x: torch.Tensor, shape: list[Any]) -> torch.Tensor:
+    """``reshape`` as a view where it is one whatever the sizes, else as a copy.
+
+    PyTorch's own asks whether some size is 1.
+    """
+    if all(isinstance(size, int) for size in (*x.shape, *x.stride(), *shape)):
+        result = _RESHAPE._op_dk(DispatchKey.CompositeImplicitAutograd, x, shape)
+        assert isinstance(result, torch.Tensor)
+        return result
+    sizes = list(torch._prims_common.infer_size(tuple(shape), x.numel()))
+    if _compute_stride(x.shape, x.stride(), sizes, size_oblivious=True) is None:
+        x = torch.clone(x, memory_format=torch.contiguous_format)
+    return torch.ops.aten.view.default(x, sizes)
