@@ -12,7 +12,7 @@ import wrapgen
 
 ROOT = Path(wrapgen.__file__).parent
 TORCH = ("lowering/", "export.py", "sizes.py")
-LAZILY = ("cli.py", "worker.py", "build.py")
+LAZILY = ("cli.py", "worker.py", "build.py", "check.py")
 """Name the steps, and import each only when it is run."""
 
 
