@@ -4,7 +4,8 @@
 //
 // IMAGE is a JPEG or PNG file; or the input itself, as the one tensor of a .safetensors file or as
 // raw bytes of the right number. A model with a batch gets the image in every place of it. Weights
-// not named are those beside this program, in the file that Bazel makes for the model.
+// not named are those beside this program, in the file that Bazel makes for the model. Runs are
+// timed 100 times if not said otherwise; on the simulator, which has no time to tell, not at all.
 //
 // The model is the one whose library this program is linked with. Its description function is given
 // as AOTI_DESCRIPTION when this file is compiled.
@@ -36,6 +37,7 @@
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 #include "runtime/weights.h"
+#include "simulator/control.h"
 
 #ifndef AOTI_DESCRIPTION
 #define AOTI_DESCRIPTION resnet_aoti_description
@@ -57,7 +59,7 @@ struct Arguments {
   std::string labels;
   std::string image;
   int device = 0;
-  int runs = 100;
+  int runs = -1;  // not said
 };
 
 Status Invalid(const std::string& message) { return Status(Code::kInvalidArgument, message); }
@@ -102,7 +104,7 @@ Status ParseArguments(int argc, char** argv, Arguments* arguments) {
     } else if (option == "--device") {
       AOTI_RETURN_IF_ERROR(ParseNumber(option, value, 0, &arguments->device));
     } else if (option == "--runs") {
-      AOTI_RETURN_IF_ERROR(ParseNumber(option, value, 1, &arguments->runs));
+      AOTI_RETURN_IF_ERROR(ParseNumber(option, value, 0, &arguments->runs));
     } else {
       return Invalid(option + ": unknown option");
     }
@@ -314,7 +316,7 @@ class Classifier {
     AOTI_RETURN_IF_ERROR(timer.Create());
     std::vector<double> device;
     std::vector<double> wall;
-    for (int run = -kWarmUp; run < runs; ++run) {
+    for (int run = -std::min(kWarmUp, runs); run < runs; ++run) {
       const Clock::time_point start = Clock::now();
       AOTI_RETURN_IF_ERROR(timer.Start(stream_.handle()));
       AOTI_RETURN_IF_ERROR(Launch());
@@ -408,15 +410,23 @@ Status Classify(const Arguments& arguments) {
   AOTI_RETURN_IF_ERROR(classifier.Load(AOTI_DESCRIPTION(), weights));
   std::vector<float> logits;
   AOTI_RETURN_IF_ERROR(classifier.Run(bytes, &logits));
+  const std::string device = context->device().name;
+  const int runs = arguments.runs >= 0 ? arguments.runs : device == SIMULATOR_DEVICE_NAME ? 0 : 100;
   Latency latency;
-  AOTI_RETURN_IF_ERROR(classifier.Measure(arguments.runs, &latency));
+  if (runs != 0) AOTI_RETURN_IF_ERROR(classifier.Measure(runs, &latency));
 
   PrintTop(logits, labels);
+  if (runs == 0) {
+    std::printf("%s, code for %s, batch %lld: not timed\n", device.c_str(),
+                classifier.target().c_str(),
+                static_cast<long long>(input.shape[0]));  // NOLINT(runtime/int)
+    return Status();
+  }
   std::printf(
       "%s, code for %s, batch %lld: median of %d runs: %.0f us on the device, %.0f us wall\n",
-      context->device().name.c_str(), classifier.target().c_str(),
+      device.c_str(), classifier.target().c_str(),
       static_cast<long long>(input.shape[0]),  // NOLINT(runtime/int)
-      arguments.runs, latency.device, latency.wall);
+      runs, latency.device, latency.wall);
   return Status();
 }
 

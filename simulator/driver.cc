@@ -239,19 +239,10 @@ std::string CheckPointers(const Machine& machine, const BoundLaunch& launch) {
   return "";
 }
 
-bool IsFunctionOf(const Machine& machine, Function function, const CUctx_st* context) {
-  for (const auto& [handle, module] : machine.modules) {
-    for (const auto& candidate : module->functions) {
-      if (candidate.get() == function) return function->context == context;
-    }
-  }
-  return false;
-}
-
 // Checks a launch, which reports call `origin`, and copies its parameters.
 Result Bind(Machine& machine, Function function, const Shape& shape, GivenParameters given,
             const std::string& origin, BoundLaunch* launch) {
-  if (!IsFunctionOf(machine, function, Current())) {
+  if (!machine.IsLoaded(function) || function->context != Current()) {
     return machine.Misuse(kErrorInvalidHandle,
                           origin +
                               ": the function is of no module that is loaded in the current "
@@ -265,6 +256,8 @@ Result Bind(Machine& machine, Function function, const Shape& shape, GivenParame
       CheckShape(LimitsOf(machine.major, machine.minor), image, shape, function->max_shared);
   if (excess.result != kSuccess) return fault(excess.result, excess.what);
   launch->function = function;
+  launch->context = function->context;
+  launch->kernel = image.name;
   std::memcpy(launch->grid, shape.grid, sizeof launch->grid);
   std::memcpy(launch->block, shape.block, sizeof launch->block);
   launch->cluster = shape.cluster;

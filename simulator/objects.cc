@@ -140,6 +140,15 @@ bool Machine::ReadHost(const void* from, void* to, size_t nbytes) {
          pread(scratch_file_, to, nbytes, 0) == static_cast<ssize_t>(nbytes);
 }
 
+bool Machine::IsLoaded(const CUfunc_st* function) const {
+  for (const auto& [handle, module] : modules) {
+    for (const auto& candidate : module->functions) {
+      if (candidate.get() == function) return true;
+    }
+  }
+  return false;
+}
+
 Position Machine::Enqueue(CUstream_st* stream, std::function<void()> work) {
   // The legacy default stream and the blocking streams of its context wait for each other.
   const bool legacy = stream == stream->context->legacy;
@@ -168,7 +177,13 @@ void Machine::Drain(Position position) {
 }
 
 void Machine::Execute(const BoundLaunch& launch) {
-  if (launch.function->context->sticky != 0) return;
+  if (launch.context->sticky != 0) return;
+  if (!IsLoaded(launch.function)) {
+    Misuse(0, "kernel " + launch.kernel + ", " + launch.origin +
+                  ": its module was unloaded before it had run");
+    launch.context->sticky = kErrorLaunchFailed;
+    return;
+  }
   return launch.function->image.id.empty() ? ExecuteInProcess(launch) : ExecuteElsewhere(launch);
 }
 
@@ -190,7 +205,7 @@ void Machine::ExecuteInProcess(const BoundLaunch& launch) {
     return;
   }
   const Result result = executor(&call, user);
-  if (result != 0) launch.function->context->sticky = result;
+  if (result != 0) launch.context->sticky = result;
 }
 
 void Machine::ExecuteElsewhere(const BoundLaunch& launch) {
@@ -213,7 +228,7 @@ void Machine::ExecuteElsewhere(const BoundLaunch& launch) {
   } else {
     Misuse(0, "kernel " + image.name + ", " + launch.origin + ": " + reply.body);
   }
-  launch.function->context->sticky = result;
+  launch.context->sticky = result;
 }
 
 void Machine::ExecuteNode(CUctx_st* context, const CUgraphNode_st& node) {

@@ -27,6 +27,8 @@ using aoti::cuda::Result;
 // One kernel launch with its own copy of the parameters.
 struct BoundLaunch {
   CUfunc_st* function = nullptr;
+  CUctx_st* context = nullptr;
+  std::string kernel;  // its name, for when the function is gone
   uint32_t grid[3] = {};
   uint32_t block[3] = {};
   uint32_t cluster = 1;
@@ -153,6 +155,9 @@ class Machine {
 
   // Reads memory of the process; false if it is not there to be read.
   bool ReadHost(const void* from, void* to, size_t nbytes);
+
+  // Whether a function's module is loaded.
+  bool IsLoaded(const CUfunc_st* function) const;
 
   Position Enqueue(CUstream_st* stream, std::function<void()> work);
   // Executes the work before the position.

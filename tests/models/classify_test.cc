@@ -74,6 +74,7 @@ TEST(Classify, NamesClassesByTheirLabels) {
   const Result result = RunClassify("--labels " + labels + " " + Input({0, 0, 4, 0, 0, 0, 0, 5}));
   EXPECT_EQ(result.code, 0);
   EXPECT_THAT(result.said, StartsWith(" 70.33 %  class 7\n 25.87 %  white shark\n"));
+  EXPECT_THAT(result.said, HasSubstr("simulator, code for sm_90, batch 2: not timed\n"));
 }
 
 TEST(Classify, SaysInOneLineThatThereIsNoGpu) {
@@ -113,7 +114,7 @@ TEST(Classify, ExplainsItsUse) {
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.said, StartsWith("usage: classify "));
   for (const char* arguments :
-       {"", "a b", "--runs 0 a", "--runs", "--fast yes a", "--device x a"}) {
+       {"", "a b", "--runs -1 a", "--runs", "--fast yes a", "--device x a"}) {
     const Result result = RunClassify(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.said, HasSubstr("\nusage: classify ")) << arguments;
