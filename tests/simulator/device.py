@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -80,7 +80,7 @@ class Device:
         self._memory: list[int] = []
         self._images: list[Any] = []
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         context = pointer()
         assert self.driver.cuInit(0) == 0, self.driver.reports()
         assert self.driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
@@ -137,7 +137,9 @@ class Device:
         Triton's two scratch pointers are added."""
         values = [u64(each) if each > 1 << 32 else ctypes.c_int32(each) for each in args]
         values += [u64(0), u64(0)]
-        params = (pointer * len(values))(*[ctypes.addressof(each) for each in values])
+        # With a null behind the last, so that a test of too few arguments finds the same each time.
+        addresses = [ctypes.addressof(each) for each in values]
+        params = (pointer * (len(values) + 1))(*addresses, None)
         result = self.driver.cuLaunchKernel(
             function, grid, 1, 1, threads, 1, 1, 0, None, params, None
         )

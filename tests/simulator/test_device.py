@@ -225,11 +225,23 @@ def test_reads_what_a_driver_reads_of_machine_code(device: Device, built: Path) 
 
 
 def test_an_argument_too_few(device: Device, built: Path) -> None:
-    """Each value is then taken for the next parameter."""
     add_one = device.load(image(built, "add_one"), "add_one")
     given = device.upload(torch.zeros(4))
     assert device.launch(add_one, 1, given, 4) == 1
-    assert "argument 1 (out_ptr) is" in only_report(device.driver)
+    assert only_report(device.driver) == (
+        "kernel add_one, launch N: argument 4 (profile_scratch) is not there to be read; the "
+        "kernel takes 5 parameters of 40 bytes: in_ptr (8), out_ptr (8), n (4), global_scratch (8), "
+        "profile_scratch (8)"
+    )
+
+
+def test_arguments_in_a_wrong_order(device: Device, built: Path) -> None:
+    add_one = device.load(image(built, "add_one"), "add_one")
+    given = device.upload(torch.zeros(4))
+    assert device.launch(add_one, 1, given, 4, given) == 1
+    assert "argument 1 (out_ptr) is a pointer, and its value is no address" in only_report(
+        device.driver
+    )
 
 
 def test_refuses_what_is_no_kernel(device: Device, built: Path) -> None:
