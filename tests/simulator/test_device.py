@@ -230,8 +230,8 @@ def test_an_argument_too_few(device: Device, built: Path) -> None:
     assert device.launch(add_one, 1, given, 4) == 1
     assert only_report(device.driver) == (
         "kernel add_one, launch N: argument 4 (profile_scratch) is not there to be read; the "
-        "kernel takes 5 parameters of 40 bytes: in_ptr (8), out_ptr (8), n (4), global_scratch (8), "
-        "profile_scratch (8)"
+        "kernel takes 5 parameters of 40 bytes: in_ptr (8), out_ptr (8), n (4), global_scratch "
+        "(8), profile_scratch (8)"
     )
 
 
