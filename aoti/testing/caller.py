@@ -271,7 +271,7 @@ class Block:
             found = self.driver.read(address, self.guard)
             changed = [i for i, byte in enumerate(found) if byte != PATTERN]
             if changed:
-                at = self.guard - changed[-1] if what == "before" else changed[0] + 1
+                at = self.guard - changed[0] if what == "before" else changed[-1] + 1
                 return f"{len(changed)} bytes written, up to {at} bytes {what} it"
         return ""
 
