@@ -194,8 +194,6 @@ def decompose(
     """``aten.convolution`` by such as the templates compute.
 
     - Transposed ones become ordinary ones (``_transposed``).
-    - One dimension becomes two, of which one has the extent 1. Depthwise ones stay, as they become
-      no matrix product.
     - Narrow groups are merged (``_merged_groups``).
 
     ``NotImplemented`` for those that are left as they are.
@@ -207,20 +205,6 @@ def decompose(
     )
     if transposed:
         return _transposed(x, weight, bias, stride, padding, dilation, output_padding, groups)
-    in_channels = weight.shape[1]
-    if rank == 1 and (groups == 1 or in_channels > 1):
-        flat = aten.convolution.default(
-            x.unsqueeze(2),
-            weight.unsqueeze(2),
-            bias,
-            [1, *stride],
-            [0, *padding],
-            [1, *dilation],
-            False,
-            [0, 0],
-            groups,
-        )
-        return flat.squeeze(2)
     merged = _mergeable(weight, groups)
     if merged > 1:
         weight = _merged_groups(weight, groups, merged)
@@ -377,8 +361,6 @@ def channels_last_weights(graph: Graph) -> None:
         if node.args[6] or all(extent == 1 for extent in shape[2:]):
             continue
         depthwise = node.args[8] > 1 and shape[1] == 1
-        if not depthwise and len(shape) not in _FORMATS:
-            continue
         if (weight, depthwise) not in copies:
             copies[weight, depthwise] = _copied(graph, weight, depthwise, origins(node))
         node.replace_input_with(weight, copies[weight, depthwise])
@@ -399,11 +381,12 @@ def _copied(graph: Graph, weight: Node, depthwise: bool, names: tuple[str, ...])
         after.meta["custom"] = {ORIGIN: names}
         return after
 
-    if not depthwise:
+    if rank in _FORMATS and not depthwise:
         return call(aten.clone.default, weight, memory_format=_FORMATS[rank])
-    turned = call(aten.permute.default, weight, [*range(1, rank), 0])
+    there = [*range(1, rank), 0] if depthwise else [0, *range(2, rank), 1]
+    turned = call(aten.permute.default, weight, there)
     copy = call(aten.clone.default, turned, memory_format=torch.contiguous_format)
-    return call(aten.permute.default, copy, [rank - 1, *range(rank - 1)])
+    return call(aten.permute.default, copy, [there.index(axis) for axis in range(rank)])
 
 
 def loosen_views(graph: Graph) -> None:

@@ -12,11 +12,12 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import torch
 from torch._dynamo import device_interface
+from torch._subclasses import fake_impls
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver as triton_driver
 
@@ -62,6 +63,12 @@ def declared(device: Device) -> Iterator[None]:
         stack.enter_context(mock.patch.object(torch.Tensor, "copy_", _copy))
         # PyTorch's own switches to the operand's device before it looks whether there is one.
         stack.enter_context(mock.patch.object(torch.Tensor, "__invert__", _invert))
+        stack.enter_context(
+            mock.patch.dict(
+                fake_impls.op_implementations_dict,
+                {torch.ops.aten.convolution.default: _fake_convolution},
+            )
+        )
         before = triton_driver._active
         triton_driver.set_active(_Driver(device))
         _forget_devices()
@@ -199,6 +206,34 @@ def _convolution_format(
     ):
         return wanted
     return torch.contiguous_format
+
+
+_FAKE_CONVOLUTION: Final[Callable[..., Any]] = fake_impls.op_implementations_dict[
+    torch.ops.aten.convolution.default
+]
+
+
+def _fake_convolution(mode: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:
+    """The shape and layout of a convolution's result; of one dimension, as if it were two.
+
+    PyTorch makes the operand of a one-dimensional one contiguous, for which it wants the GPU.
+    """
+    if kwargs or args[1].dim() != 3:
+        return _FAKE_CONVOLUTION(mode, operation, *args, **kwargs)
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args
+    with mode:
+        flat = operation(
+            x.unsqueeze(2),
+            weight.unsqueeze(2),
+            bias,
+            [1, *stride],
+            [0, *padding],
+            [1, *dilation],
+            transposed,
+            [0, *output_padding],
+            groups,
+        )
+        return flat.squeeze(2)
 
 
 def _forget_devices() -> None:

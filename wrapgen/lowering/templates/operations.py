@@ -57,6 +57,9 @@ def convolution(
         x = _realize_inputs(x)
         result = direct.convolution(x, weight, strides, paddings, dilations, groups)
     elif rank == 1:
+        # First, while it can decide how an elementwise kernel stores its result.
+        x.realize()
+        x = ir.ExternKernel.require_stride_order(x, (2, 0, 1))
         flat = convolution(
             device,
             lowerings[aten.unsqueeze](x, 2),
