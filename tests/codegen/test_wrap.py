@@ -653,7 +653,7 @@ def test_clang_format_has_nothing_to_change(tmp_path: Path) -> None:
     formatter = pytest.importorskip("clang_format")
     tool = Path(formatter.__file__).parent / "data/bin/clang-format"
     style = "{BasedOnStyle: Google, ColumnLimit: 100}"
-    for make in (samples.elementwise, samples.conv_chain, samples.copies):
+    for make in (samples.elementwise, samples.conv_chain, samples.copies, samples.dynamic):
         model = wrap(tmp_path / make.__name__, make(), SM_90, COMPUTE_90)
         for name in ("model.h", "model.cc", "entry.cc"):
             text = (model / name).read_text()

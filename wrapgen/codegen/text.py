@@ -8,6 +8,10 @@ from typing import Final
 
 COLUMNS: Final = 100
 
+_COLUMNAR: Final = 5
+"""clang-format arranges so many elements of an array, or more, in columns as it sees fit; such
+arrays that need more than one line are kept from it."""
+
 
 def fits(*lines: str) -> bool:
     """Whether each line is within the column limit."""
@@ -79,9 +83,13 @@ def array(indent: int, declaration: str, items: Sequence[str]) -> list[str]:
     if fits(one):
         return [one]
     inner = [f"{pad}    {', '.join(items)},"]
-    if not fits(*inner):
-        inner = [f"{pad}    {item}," for item in items]
-    return [f"{pad}{declaration} = {{", *inner, f"{pad}}};"]
+    if fits(*inner) and len(items) >= _COLUMNAR:
+        return [f"{pad}{declaration} = {{", *inner, f"{pad}}};"]
+    inner = [f"{pad}    {item}," for item in items]
+    lines = [f"{pad}{declaration} = {{", *inner, f"{pad}}};"]
+    if len(items) < _COLUMNAR:
+        return lines
+    return [f"{pad}// clang-format off", *lines, f"{pad}// clang-format on"]
 
 
 def statements(indent: int, code: Sequence[str]) -> list[str]:
@@ -108,7 +116,11 @@ def braced_value(declaration: str, items: Sequence[str]) -> list[str]:
     one = f"{declaration} = {{{', '.join(items)}}};"
     if fits(one):
         return [one]
-    return [f"{declaration} = {{", *fill(4, items, "};")]
+    head = f"{declaration} = {{"
+    lines = fill(len(head), items, "};")
+    if fits(*lines):
+        return [head + lines[0].lstrip(), *lines[1:]]
+    return [head, *fill(4, items, "};")]
 
 
 def function_lines(declaration: str, lines: Sequence[str], *, unused: str) -> list[str]:
