@@ -33,6 +33,7 @@ from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.floats import BITS, dtype_of
 from simulator.interpreter.memory import Block, Memory
 from simulator.interpreter.ttir import Op, Type
+from simulator.interpreter.turns import Turns
 from simulator.interpreter.values import Pointer, Tensor, Value, from_addresses
 
 _ONES: Final = {1: 0x01, 2: 0x0101, 4: 0x01010101, 8: 0x0101010101010101}
@@ -49,6 +50,7 @@ class Launch:
       read_only: parameters that are not to be written through.
       watch_writers: whether to remember who wrote what; needless where each address is stored to
         by one operation that runs once.
+      turns: where programs wait for each other, who is told that memory changed.
     """
 
     kernel: str
@@ -57,6 +59,7 @@ class Launch:
     memory: Memory
     read_only: frozenset[str] = frozenset()
     watch_writers: bool = True
+    turns: Turns | None = None
     writers: dict[tuple[Block, int, int], Tensor] = dataclasses.field(default_factory=dict)
 
     def program(self, number: int) -> tuple[int, int, int]:
@@ -346,7 +349,12 @@ class Access:
             same = (index == index[lane]).nonzero().reshape(-1)
             raise self._race(op, place, index, numbers, lane, int(numbers[same[-1]]))
         self._memory.wrote(block)
+        self._changed()
         place.shadow.view(_bits(value.dtype)).index_fill_(0, index, _ONES[value.dtype.itemsize])
+
+    def _changed(self) -> None:
+        if self._launch.turns is not None:
+            self._launch.turns.changed()
 
     def _check_writers(
         self, op: Op, place: _Place, view: Tensor, index: Tensor, lanes: Tensor, numbers: Tensor
@@ -426,7 +434,14 @@ class Access:
             place = self._place(pointer, block, dtype, op, inside)
             index = place.index[inside].to(torch.int64)
             lanes = tuple(value.expand(shape)[inside] for value in values)
-            before = _update(update, place.view, index, lanes, used=used)
+            if self._launch.turns is None:
+                before = _update(update, place.view, index, lanes, used=used)
+            else:
+                kept = place.view.index_select(0, index).view(_bits(dtype))
+                before = _update(update, place.view, index, lanes, used=used)
+                # A lock that is taken stays what it was: nobody need look again.
+                if not torch.equal(kept, place.view.index_select(0, index).view(_bits(dtype))):
+                    self._launch.turns.changed()
             self._memory.wrote(block)
             if before is not None:
                 result[inside] = before
@@ -443,7 +458,12 @@ _AT_ONCE: Final[dict[str, Any]] = {
     "xor": np.bitwise_xor,
     "max": np.maximum,
     "min": np.minimum,
+    "umax": np.maximum,
+    "umin": np.minimum,
 }
+"""Operations on integers of which the order does not matter."""
+
+_UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 _COMBINE: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "and": torch.bitwise_and,
@@ -478,8 +498,15 @@ def _update(
     if not used and update in ("add", "fadd"):
         view.index_add_(0, index, value)
         return None
+    if not used and update == "exch":
+        view.scatter_(0, index, value)
+        return None
     if not used and update in _AT_ONCE and view.dtype in BITS.values():
-        _AT_ONCE[update].at(view.numpy(), index.numpy(), value.numpy())
+        target, operand = view.numpy(), value.numpy()
+        if update.startswith("u"):
+            natural = _UNSIGNED[view.dtype.itemsize]
+            target, operand = target.view(natural), operand.view(natural)
+        _AT_ONCE[update].at(target, index.numpy(), operand)
         return None
     distinct = len(index.unique()) == len(index)
     result = torch.empty_like(value)

@@ -5,9 +5,9 @@ is a branch or loop that they take together; where they part, each way is execut
 take it. So programs of one chunk advance side by side and those of later chunks come after them:
 one of the orders in which hardware may run them.
 
-A kernel in which the order matters, because it looks at what an atomic operation returns or waits
-for memory to change, is executed program by program, in the order of their numbers. A program that
-waits for one with a higher number is reported as stuck.
+A kernel in which the order matters, because it looks at what an atomic operation returns, is
+executed program by program, in the order of their numbers. Where programs wait for memory to change
+they take turns (turns.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.floats import dtype_of
 from simulator.interpreter.memory import Memory
 from simulator.interpreter.ttir import Block, Function, Op, Type, is_float
+from simulator.interpreter.turns import Stuck, Turns
 from simulator.interpreter.values import (
     Descriptor,
     Pointer,
@@ -97,11 +98,19 @@ def execute(
     )
     values = [_argument(function, i, names[i], value, state) for i, value in enumerate(args)]
     emit = output or (lambda line: print(line, file=sys.stderr))
-    for start in range(0, count, chunk):
+
+    def run(start: int) -> None:
         numbers = torch.arange(start, min(count, start + chunk))
         machine = _Machine(state, function, emit)
         frame = _Frame(numbers, Access(state, numbers))
         machine.call(function, values, frame)
+
+    if plan.waits and count > 1:
+        state.turns = Turns()
+        state.turns.run(count, run)
+    else:
+        for start in range(0, count, chunk):
+            run(start)
 
 
 def _argument(function: Function, index: int, name: str, value: float, launch: Launch) -> Value:
@@ -145,11 +154,13 @@ class _Plan:
     """How to run a kernel.
 
     ``bytes_per_program`` bounds the values alive at a time; ``sequential``: program by program;
-    ``stores_repeat``: an address may be stored to more than once by design of the code.
+    ``waits``: programs may wait for each other; ``stores_repeat``: an address may be stored to more
+    than once by design of the code.
     """
 
     bytes_per_program: int
     sequential: bool
+    waits: bool
     stores_repeat: bool
 
 
@@ -159,7 +170,8 @@ def _plan(function: Function) -> _Plan:
         peak = scan.function(function)
         function.cache = _Plan(
             bytes_per_program=max(64, peak),
-            sequential=scan.sequential,
+            sequential=scan.sequential or scan.waits,
+            waits=scan.waits,
             stores_repeat=scan.stores > 1,
         )
     plan: _Plan = function.cache
@@ -172,6 +184,7 @@ class _Scan:
     def __init__(self, functions: dict[str, Function]) -> None:
         self._functions = functions
         self.sequential = False
+        self.waits = False
         self.stores = 0
 
     def function(self, function: Function) -> int:
@@ -189,7 +202,7 @@ class _Scan:
                 for nested in region:
                     inner = max(inner, self._block(nested, used, looped=inside))
             if op.name == "scf.while" and _waits(op.regions[0][0]):
-                self.sequential = True
+                self.waits = True
             if op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
                 if op.results[0] in used:
                     self.sequential = True
@@ -475,8 +488,10 @@ class _Machine:
         index = torch.arange(frame.count)
         inner = frame
         parts: list[tuple[Tensor, list[Value]]] = []
-        limit = MAX_SPINS if _waits(before) else 1 << 31
-        for _ in range(limit):
+        waits = _waits(before)
+        for i in range(MAX_SPINS if waits else 1 << 31):
+            if waits and i:
+                self._wait(op, inner)
             inner.values.update(zip(before.arguments, carried, strict=True))
             last = self.block(before, inner)
             assert last is not None and last.name == "scf.condition"
@@ -495,13 +510,21 @@ class _Machine:
             inner.values.update(zip(after.arguments, passed, strict=True))
             last = self.block(after, inner)
             carried = [inner.get(number) for number in last.operands] if last else []
-        raise self.launch.fault(
-            errors.STUCK,
-            op,
-            int(inner.numbers[0]),
-            f"a loop did not end after {MAX_SPINS} iterations; does it wait for a program with a "
-            "higher number?",
-        )
+        raise self._stuck(op, inner, f"a loop did not end after {MAX_SPINS} iterations")
+
+    def _wait(self, op: Op, frame: _Frame) -> None:
+        """Lets other programs go on before a program looks at memory again."""
+        if self.launch.turns is None:
+            raise self._stuck(op, frame, "it waits for memory to change, and there is no other")
+        try:
+            self.launch.turns.wait(int(frame.numbers[0]))
+        except Stuck:
+            raise self._stuck(
+                op, frame, "it waits for memory to change, as all programs do that are left"
+            ) from None
+
+    def _stuck(self, op: Op, frame: _Frame, detail: str) -> KernelFault:
+        return self.launch.fault(errors.STUCK, op, int(frame.numbers[0]), detail)
 
     # Reductions and scans.
 

@@ -307,13 +307,14 @@ def test_assertion() -> None:
     assert "less than three" in str(found)
 
 
-def test_waiting_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EXECUTE, "MAX_SPINS", 100)
+@pytest.mark.parametrize("programs", [1, 3])
+def test_waiting_for_nobody(programs: int) -> None:
     device = Device()
     flag = device.put(torch.zeros(1, dtype=torch.int32), "flag")
     kernel = compiled(spin, {"flag": torch.zeros(1, dtype=torch.int32)}, {})
-    found = fault(device, kernel, (2,), [flag], ("flag",))
+    found = fault(device, kernel, (programs,), [flag], ("flag",))
     assert (found.what, found.program) == (errors.STUCK, (0, 0, 0))
+    assert "waits for memory to change" in str(found)
 
 
 def test_gather_out_of_range() -> None:

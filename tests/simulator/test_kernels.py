@@ -495,6 +495,43 @@ def test_lock() -> None:
 
 
 @triton.jit
+def barrier(count, values, out, n):
+    pid = tl.program_id(0)
+    tl.store(values + pid, pid * pid)
+    tl.atomic_add(count, 1)
+    while tl.atomic_add(count, 0) < n:
+        pass
+    tl.store(out + pid, tl.load(values + (pid + 1) % n))
+
+
+def test_programs_that_wait_for_all_others() -> None:
+    integers = torch.zeros(6, dtype=torch.int32)
+    got = launch(barrier, (6,), dict(count=integers, values=integers, out=integers, n=6))
+    assert got["out"].tolist() == [1, 4, 9, 16, 25, 0]
+
+
+@triton.jit
+def backward(flags, values):
+    """Each program waits for the one after it."""
+    pid = tl.program_id(0)
+    last = tl.num_programs(0) - 1
+    if pid < last:
+        while tl.load(flags + pid + 1, volatile=True) == 0:
+            pass
+        tl.store(values + pid, tl.load(values + pid + 1, volatile=True) * 2 + pid)
+    tl.atomic_xchg(flags + pid, 1)
+
+
+def test_programs_that_wait_for_later_ones() -> None:
+    flags, values = torch.zeros(5, dtype=torch.int32), torch.ones(5, dtype=torch.int32)
+    got = launch(backward, (5,), dict(flags=flags, values=values))
+    expected = [0, 0, 0, 0, 1]
+    for i in (3, 2, 1, 0):
+        expected[i] = expected[i + 1] * 2 + i
+    assert got["values"].tolist() == expected
+
+
+@triton.jit
 def conversions(a, out8, out5, half, truncated, integer, BLOCK: tl.constexpr):
     at = tl.arange(0, BLOCK)
     x = tl.load(a + at)
