@@ -124,6 +124,63 @@ def _model_info_test_impl(ctx):
 
 _model_info_test = analysistest.make(_model_info_test_impl)
 
+# The simulator.
+
+_SIMULATOR = str(Label("//aoti:simulator"))
+
+def _simulator_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    target = analysistest.target_under_test(env)
+    runfiles = [file.short_path for file in target[DefaultInfo].default_runfiles.files.to_list()]
+    actions = analysistest.target_actions(env)
+
+    # Of a program that links the model.
+    for path in ["simulator/libcuda.so.1", "simulator/executor", "simulator/interpreter/execute.py"]:
+        asserts.equals(env, ctx.attr.wanted, path in runfiles, path)
+    shards = [path for path in runfiles if "/shards/" in path]
+    asserts.equals(env, 16 if ctx.attr.wanted else 0, len(shards))
+
+    # Nothing that makes the model knows of it; what does stands beside.
+    made = [file.short_path for action in actions for file in action.outputs.to_list()]
+    asserts.equals(env, ctx.attr.wanted, "tests/bazel/small/small.simulator.cc" in made)
+    for action in actions:
+        outputs = [file.short_path for file in action.outputs.to_list()]
+        if any(["small.simulator" in path for path in outputs]):
+            continue
+        for file in action.inputs.to_list():
+            asserts.false(
+                env,
+                file.short_path.startswith("simulator/") or "small.simulator" in file.short_path,
+                "%s of %s reads %s" % (action.mnemonic, outputs, file.short_path),
+            )
+        asserts.false(env, "simulator" in " ".join(action.argv or []), action.mnemonic)
+    return analysistest.end(env)
+
+_ATTRIBUTES = {"wanted": attr.bool()}
+
+_simulator_off_test = analysistest.make(_simulator_test_impl, attrs = _ATTRIBUTES)
+
+_simulator_on_test = analysistest.make(
+    _simulator_test_impl,
+    attrs = _ATTRIBUTES,
+    config_settings = {_SIMULATOR: True},
+)
+
+def _shared_library_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    target = analysistest.target_under_test(env)
+    files = target[DefaultInfo].default_runfiles.files.to_list()
+    for action in analysistest.target_actions(env):
+        files = files + action.inputs.to_list()
+    for file in files:
+        asserts.false(env, "simulator" in file.short_path, file.short_path)
+    return analysistest.end(env)
+
+_simulated_shared_library_test = analysistest.make(
+    _shared_library_test_impl,
+    config_settings = {_SIMULATOR: True},
+)
+
 # Tools.
 
 def _packages_test_impl(ctx):
@@ -216,6 +273,19 @@ def rules_test_suite(name):
     _model_info_test(
         name = "model_info_test",
         target_under_test = "//tests/bazel/small",
+    )
+    _simulator_off_test(
+        name = "simulator_off_test",
+        target_under_test = "//tests/bazel/small",
+    )
+    _simulator_on_test(
+        name = "simulator_on_test",
+        target_under_test = "//tests/bazel/small",
+        wanted = True,
+    )
+    _simulated_shared_library_test(
+        name = "simulated_shared_library_test",
+        target_under_test = "//tests/bazel/small:small.so",
     )
     for tool, torch, triton, without in [
         ("export", True, True, ["codegen", "intake", "kernels", "lowering"]),
