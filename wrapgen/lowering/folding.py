@@ -9,33 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
 from wrapgen.lowering import passes
-
-aten = torch.ops.aten
-
-_VIEWS: Final = frozenset(
-    {
-        aten.alias.default,
-        aten.as_strided.default,
-        aten.detach.default,
-        aten.expand.default,
-        aten.permute.default,
-        aten.select.int,
-        aten.slice.Tensor,
-        aten.squeeze.default,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.t.default,
-        aten.transpose.int,
-        aten.unsqueeze.default,
-        aten.view.default,
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +52,7 @@ def divide(
             continue
         computed = node in constant and node.op != "placeholder" and node in from_weights
         # What is made from nothing (a mask, a range) or only looked at is cheaper made anew.
-        if computed and node.target not in _VIEWS:
+        if computed and node.target not in passes.VIEWS:
             boundary.add(node)
         else:
             main.add(node)

@@ -21,6 +21,7 @@ from torch._inductor.codegen import common
 from torch._inductor.codegen.triton import TritonScheduling
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen, WrapperLine
 from torch._inductor.debug import DebugContext
+from torch._inductor.fx_passes import post_grad
 from torch._inductor.fx_passes.post_grad import post_grad_passes
 from torch._inductor.graph import GraphLowering
 from torch._inductor.scheduler import BaseSchedulerNode
@@ -30,6 +31,7 @@ from torch.fx import GraphModule, Node
 
 from wrapgen.lowering import choices, errors, operators, random_numbers, templates
 from wrapgen.lowering.folding import is_random
+from wrapgen.lowering.passes import is_write_back
 from wrapgen.target import Device
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -142,7 +144,8 @@ def lower_graph(
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
         stack.enter_context(random_numbers.one_word_a_counter())
-        post_grad_passes(module, True)
+        with _copies_kept(module):
+            post_grad_passes(module, True)
         graph = _Graph(
             module,
             example_inputs=inputs,
@@ -185,8 +188,22 @@ def _settings(mode: Any, cache: Path) -> Iterator[None]:
 def rewrite(module: GraphModule, mode: Any, cache: Path) -> None:
     """Rewrites a graph as ``lower_graph`` does before it lowers it: the nodes are then those whose
     names buffers bear."""
-    with _settings(mode, cache):
+    with _settings(mode, cache), _copies_kept(module):
         post_grad_passes(module, True)
+
+
+@contextlib.contextmanager
+def _copies_kept(module: GraphModule) -> Iterator[None]:
+    """Inductor drops copies even of inputs that are overwritten before the copy is read."""
+    if any(is_write_back(node) for node in module.graph.nodes):
+        kept = {op: rule for op, rule in post_grad.noop_registry.items() if op not in _COPIES}
+        with mock.patch.dict(post_grad.noop_registry, kept, clear=True):
+            yield
+    else:
+        yield
+
+
+_COPIES: Final = (torch.ops.aten.clone.default, torch.ops.aten.copy.default)
 
 
 def _has_convolution(module: GraphModule) -> bool:

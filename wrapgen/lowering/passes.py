@@ -26,6 +26,26 @@ from wrapgen.lowering.errors import LoweringError
 aten = torch.ops.aten
 prims = torch.ops.prims
 
+VIEWS: Final = frozenset(
+    {
+        aten.alias.default,
+        aten.as_strided.default,
+        aten.detach.default,
+        aten.expand.default,
+        aten.permute.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.t.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+        aten.view.default,
+    }
+)
+"""Operations whose result is another look at their first operand's memory."""
+
 ORIGIN: Final = "wrapgen.origin"
 """Key in a node's ``meta["custom"]``: names of the exported nodes it comes from."""
 
@@ -143,15 +163,13 @@ def write_back(program: ExportedProgram) -> tuple[str, ...]:
     graph = program.graph
     (output,) = graph.find_nodes(op="output")
     placeholders = {node.name: node for node in graph.find_nodes(op="placeholder")}
-    results, written, faults = [], [], []
+    results: list[Any] = []
+    faults: list[str] = []
+    new_values: dict[Node, Node] = {}
     for result, spec in zip(output.args[0], program.graph_signature.output_specs, strict=True):
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
             assert spec.target is not None
-            with graph.inserting_before(output):
-                copy = graph.call_function(aten.copy_.default, (placeholders[spec.target], result))
-            copy.meta["val"] = placeholders[spec.target].meta["val"]
-            copy.meta["custom"] = {ORIGIN: origins(result)}
-            written.append(spec.target)
+            new_values[placeholders[spec.target]] = result
         elif spec.kind is OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument):
             results.append(result)
         elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
@@ -163,8 +181,28 @@ def write_back(program: ExportedProgram) -> tuple[str, ...]:
             )
     if faults:
         raise LoweringError("\n".join(["cannot lower the model:", *faults]))
+    for target, value in new_values.items():
+        if _viewed(value) in new_values:
+            # What another copy overwrites is put aside first.
+            with graph.inserting_before(output):
+                aside = graph.call_function(aten.clone.default, (value,))
+            aside.meta["val"] = torch.empty_like(value.meta["val"])
+            aside.meta["custom"] = {ORIGIN: origins(value)}
+            new_values[target] = aside
+    for target, value in new_values.items():
+        with graph.inserting_before(output):
+            copy = graph.call_function(aten.copy_.default, (target, value))
+        copy.meta["val"] = target.meta["val"]
+        copy.meta["custom"] = {ORIGIN: origins(value)}
     output.args = (tuple(results),)
-    return tuple(written)
+    return tuple(target.name for target in new_values)
+
+
+def _viewed(node: Node) -> Node:
+    """What a chain of views looks at."""
+    while node.target in VIEWS:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def is_write_back(node: Node) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch.fx import GraphModule, Node
 
+from wrapgen import sizes
 from wrapgen.lowering import graph_file, inductor, model, passes
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.kernel import Builder
-from wrapgen.lowering.symbols import size_oblivious
 from wrapgen.program import SourceNode
 from wrapgen.target import Target
 
@@ -68,7 +68,7 @@ def prepare(graph: Path, target: Target) -> Reference:
       LoweringError: as ``lower`` does.
     """
     target = target.lowering
-    with warnings.catch_warnings(), size_oblivious():
+    with warnings.catch_warnings(), sizes.general():
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
         read = graph_file.read(graph)
         # From here on as in model.lower.

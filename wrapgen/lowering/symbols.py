@@ -327,6 +327,10 @@ def expression_of(value: Any) -> sympy.Expr:
     return sympy.sympify(value)
 
 
+class _Declared(ConstantSource):
+    """Where a symbol of ours comes from."""
+
+
 class _Env(ShapeEnv):
     """Numbers symbols in the order in which they are made (PyTorch's numbers are digests), and
     records also what is decided where PyTorch asks not to be told."""
@@ -334,6 +338,12 @@ class _Env(ShapeEnv):
     def __init__(self) -> None:
         super().__init__(specialize_zero_one=False, duck_shape=False)
         self._numbers = itertools.count()
+
+    def create_symbol(self, val: Any, source: Any, *args: Any, **options: Any) -> Any:
+        """A symbol for a declared size; whatever else PyTorch asks for is a constant argument."""
+        if isinstance(source, _Declared):
+            return super().create_symbol(val, source, *args, **options)
+        return sympy.sympify(int(val) if isinstance(val, int) else val)
 
     def _generate_unique_id(self, _source_name: str) -> int:
         number = next(self._numbers)
@@ -347,7 +357,7 @@ class _Env(ShapeEnv):
 def _new_symbol(env: ShapeEnv, source: str, low: int, high: int, hint: int) -> Any:
     symbol = env.create_symbol(
         hint,
-        ConstantSource(source),
+        _Declared(source),
         dynamic_dim=DimDynamic.DYNAMIC,
         constraint_dim=StrictMinMaxConstraint(vr=ValueRanges(low, high), warn_only=False),
         positive=True if low > 0 else None,

@@ -34,6 +34,7 @@ def installed(device: Device) -> Iterator[None]:
         (aten.convolution, operations.convolution),
         (aten.mm, operations.matrix_product),
         (aten.addmm, operations.matrix_product_plus),
+        (aten.bmm, operations.sum_of_products),
     ):
         for key in (packet, packet.default):
             replaced[key] = _first(functools.partial(own, device), lowerings[key])

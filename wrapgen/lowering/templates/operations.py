@@ -23,6 +23,7 @@ from wrapgen.lowering.templates import cost, direct, geometry, product
 from wrapgen.target import Device
 
 aten = torch.ops.aten
+prims = torch.ops.prims
 
 # These two have no annotations.
 _realize_inputs: Any = select_algorithm.realize_inputs
@@ -153,7 +154,9 @@ def _contiguous(operand: Any, axis: int) -> bool:
 
 def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
     """``aten.mm``: [m, k] by [k, n]. ``m`` may be symbolic."""
-    if a.get_dtype() not in _DTYPES or a.get_dtype() != b.get_dtype() or _empty(a, b):
+    if a.get_dtype() not in _DTYPES or _empty(a, b):
+        return sum_of_products(device, a, b)
+    if a.get_dtype() != b.get_dtype():
         return None
     rows, inner = a.get_size()
     if not _static([inner, *b.get_size()]):
@@ -170,6 +173,25 @@ def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
         functools.partial(geometry.matmul_constants, shape, known_m=_static([rows])),
         device,
     )
+
+
+def sum_of_products(_device: Device, a: Any, b: Any) -> Any | None:
+    """``aten.mm`` and ``aten.bmm`` where tensor cores are of no use: a reduction, never stored.
+
+    For double precision and integers, and where there is nothing to compute. Integers are added up
+    in 64 bits and wrap round as PyTorch's do.
+    """
+    dtype = a.get_dtype()
+    if (dtype in _DTYPES and not _empty(a, b)) or dtype != b.get_dtype():
+        return None
+    if _empty(a, b):
+        size = [*a.get_size()[:-1], b.get_size()[-1]]
+        return lowerings[aten.full](size, 0, dtype=dtype, device=a.get_device())
+    columns = lowerings[aten.unsqueeze](a, -1)
+    rows = lowerings[aten.unsqueeze](b, -3)
+    products = lowerings[aten.mul](columns, rows)
+    total = lowerings[aten.sum](products, [-2], False)
+    return lowerings[prims.convert_element_type](total, dtype)
 
 
 def matrix_product_plus(
