@@ -1,8 +1,10 @@
 """What makes a program impossible beyond the types of its fields: names that nothing has, reads of
 what nothing wrote, addresses outside their memory, values out of range.
 
-Reports all faults, in the order of the file. Where a size is no number, a fault by itself, or
-depends on a symbol, what would follow from it is not checked.
+Reports all faults, in the order of the file. Where a size is no number, a fault by itself, what
+would follow from it is not checked. What depends on symbols is checked at some of their values, the
+least and the greatest among them: a temporary that is too small, or an address outside its memory,
+shows at one of these. What a run checks itself, such as grids, is not.
 """
 
 from __future__ import annotations
@@ -64,6 +66,99 @@ def faults_of(program: Program) -> Iterator[str]:
         yield from _kernel_faults(f"kernels[{i}]", kernel, program.num_shards)
     yield from _procedure_faults(program, "folding", program.folding, None)
     yield from _procedure_faults(program, "main", program.main, symbols)
+    if program.symbols:
+        yield from _faults_at_points(program)
+
+
+def _faults_at_points(program: Program) -> Iterator[str]:
+    """Faults of sizes and addresses at some values of the symbols: the first of each."""
+    found: set[str] = set()
+    for values in _points(program):
+        at_point = ", ".join(f"{name} = {value}" for name, value in values.items())
+        known = _Evaluated(values)
+        for place, fault in _memory_faults(program, known):
+            if place not in found:
+                found.add(place)
+                yield f"{place}: {fault}, where {at_point}"
+
+
+def _points(program: Program) -> Iterator[dict[str, int]]:
+    """Values of all symbols that fulfil the constraints: all at their least or greatest, one at its
+    least and the others at their greatest, one a bit above its least or at its greatest and the
+    others at their least."""
+    least = {symbol.name: symbol.minimum for symbol in program.symbols}
+    greatest = {symbol.name: symbol.maximum for symbol in program.symbols}
+    points = [least]
+    points += [
+        least | {symbol.name: min(value, symbol.maximum)}
+        for symbol in program.symbols
+        for value in (symbol.minimum + 1, symbol.minimum + 2, symbol.maximum)
+    ]
+    points += [greatest | {symbol.name: symbol.minimum} for symbol in program.symbols]
+    points.append(greatest)
+    for point in points:
+        try:
+            if all(expression.holds(one.condition, point) for one in program.constraints):
+                yield point
+        except expression.ExpressionError:
+            continue  # a fault of its own, or one that a run reports
+
+
+class _Evaluated:
+    """Sizes at some values of the symbols; ``None`` for one that has no value, or a negative one
+    where it is to be a size."""
+
+    def __init__(self, values: dict[str, int]) -> None:
+        self._values = values
+        self._known: dict[Dim, int | None] = {}
+
+    def value(self, dim: Dim) -> int | None:
+        """The value of a size."""
+        if dim not in self._known:
+            try:
+                self._known[dim] = expression.evaluate(dim, self._values)
+            except expression.ExpressionError:
+                self._known[dim] = None
+        return self._known[dim]
+
+    def extent(self, tensor: TensorSpec | Buffer) -> int | None:
+        """The bytes of a tensor."""
+        shape = [self.value(size) for size in tensor.shape]
+        strides = [self.value(stride) for stride in tensor.strides]
+        sizes = [size for size in shape if size is not None and size >= 0]
+        steps = [stride for stride in strides if stride is not None and stride >= 0]
+        if len(sizes) != len(shape) or len(steps) != len(sizes) or len(steps) != len(strides):
+            return None
+        return extent(sizes, steps, INFO[tensor.dtype].itemsize)
+
+
+def _memory_faults(program: Program, known: _Evaluated) -> Iterator[tuple[str, str]]:
+    """Yields place and fault of what does not lie within its memory."""
+    sizes: dict[_Block, int | None] = {}
+    for space, specs in (("input", program.tensor_inputs), ("output", program.outputs)):
+        sizes |= {(space, spec.name): known.extent(spec) for spec in specs}
+    sizes |= {("weight", weight.name): _known_weight_size(weight) for weight in program.weights}
+    sizes |= {("constant", one.name): _known_size(one.nbytes) for one in program.constants}
+    for i, buffer in enumerate(program.main.buffers):
+        nbytes, needed = known.value(buffer.nbytes), known.extent(buffer)
+        sizes["arena", buffer.name] = nbytes
+        if nbytes is not None and needed is not None and nbytes < needed:
+            fault = f"{nbytes}, but the tensor stored there has {needed} bytes"
+            yield f"main.buffers[{i}].nbytes", fault
+    for i, step in enumerate(program.main.steps):
+        if isinstance(step, Launch) and any(known.value(size) == 0 for size in step.grid):
+            continue
+        for field, ref, _, length in _accesses(step):
+            offset, size = known.value(ref.offset), sizes.get((ref.space, ref.name))
+            nbytes = known.value(length)
+            if offset is None or size is None or nbytes is None:
+                continue
+            if offset < 0 or offset + nbytes > size:
+                ends = f"bytes {offset}..{offset + nbytes}" if nbytes else f"offset {offset}"
+                if nbytes == 0 and not isinstance(step, Launch):
+                    continue  # nothing is copied
+                where = f"{ref.space} {ref.name!r}, which has {size} bytes"
+                yield f"main.steps[{i}].{field}", f"{ends} is outside {where}"
 
 
 def _interface_faults(program: Program, symbols: set[str]) -> Iterator[str]:

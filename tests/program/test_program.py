@@ -680,3 +680,51 @@ def test_weights_digest() -> None:
 )
 def test_extent(shape: tuple[int, ...], strides: tuple[int, ...], nbytes: int) -> None:
     assert p.extent(shape, strides, 4) == nbytes
+
+
+AT = "s0 = 1, s1 ="
+REST = "s2 = 0, u0 = 0, u1 = -9223372036854775808"
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            at("main.buffers[0].nbytes", "s0 * s1 * 4 - s1 + 1"),
+            [
+                f"main.buffers[0].nbytes: 7, but the tensor stored there has 8 bytes, where {AT} 2"
+                f", {REST}",
+                "main.steps[6].src: bytes 0..8 is outside arena 'doubled', which has 7 bytes, "
+                f"where {AT} 2, {REST}",
+            ],
+        ),
+        (
+            at("main.steps[6].src.offset", "s0 * s1 * 4"),
+            [
+                "main.steps[6].src: bytes 4..8 is outside arena 'doubled', which has 4 bytes, "
+                f"where {AT} 1, {REST}"
+            ],
+        ),
+        # A step that does nothing at these sizes may say anything.
+        (at("main.steps[4].args[1].ref.offset", "min(s2, 1) - 1 - max(0, 1 - s2)"), []),
+    ],
+)
+def test_memory_is_large_enough_at_the_limits_of_sizes(change: Change, messages: list[str]) -> None:
+    document = json.loads(p.dumps(samples.dynamic()))
+    change(document)
+    if messages:
+        with pytest.raises(ProgramError) as caught:
+            p.loads(json.dumps(document), where="file.json")
+        assert str(caught.value).splitlines() == [f"file.json: {message}" for message in messages]
+    else:
+        p.loads(json.dumps(document), where="file.json")
+
+
+def test_sizes_that_constraints_exclude_are_not_looked_at() -> None:
+    """At 64 columns there would be too little memory."""
+    document = json.loads(p.dumps(samples.dynamic()))
+    at("main.buffers[0].nbytes", "min(s0 * s1 * 4, 64 * 99 * 4)")(document)
+    with pytest.raises(ProgramError, match="25344, but the tensor stored there has 25600 bytes"):
+        p.loads(json.dumps(document))
+    document["constraints"].append({"condition": "s1 < 100", "text": "x.shape[1] < 100"})
+    p.loads(json.dumps(document))
