@@ -8,7 +8,7 @@ that way becomes a guard, which is an error or a constraint, but never goes unno
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -18,6 +18,7 @@ from torch._C import DispatchKey
 from torch._subclasses.fake_impls import _compute_stride
 
 _RESHAPE: Any = torch.ops.aten.reshape.default
+_COPY: Any = torch.ops.aten.copy.default
 _OVERLAP: Any = torch._debug_has_internal_overlap
 _TOO_HARD = 2
 """What ``torch._debug_has_internal_overlap`` answers where it does not know."""
@@ -26,17 +27,24 @@ _TOO_HARD = 2
 @contextlib.contextmanager
 def general() -> Iterator[None]:
     """Has PyTorch assume nothing about dynamic sizes while the context is open."""
-    own = {DispatchKey.CompositeImplicitAutograd: _reshape}
     with (
         symbolic_config.patch(backed_size_oblivious=True),
-        mock.patch.dict(_RESHAPE.py_kernels, own),
+        _kernel(_RESHAPE, DispatchKey.CompositeImplicitAutograd, _reshape),
+        _kernel(_COPY, DispatchKey.Meta, _copy),
         mock.patch.object(torch, "_debug_has_internal_overlap", _internal_overlap),
     ):
-        _RESHAPE._dispatch_cache.clear()
+        yield
+
+
+@contextlib.contextmanager
+def _kernel(overload: Any, key: Any, function: Callable[..., Any]) -> Iterator[None]:
+    """Has an operation done by ``function`` while the context is open."""
+    with mock.patch.dict(overload.py_kernels, {key: function}):
+        overload._dispatch_cache.clear()
         try:
             yield
         finally:
-            _RESHAPE._dispatch_cache.clear()
+            overload._dispatch_cache.clear()
 
 
 def _reshape(x: torch.Tensor, shape: list[Any]) -> torch.Tensor:
@@ -58,3 +66,9 @@ def _internal_overlap(x: torch.Tensor) -> int:
     """Whether elements share memory, which ``copy_`` refuses; asks whether some size is 1."""
     known = all(isinstance(size, int) for size in (*x.shape, *x.stride()))
     return int(_OVERLAP(x)) if known else _TOO_HARD
+
+
+def _copy(x: torch.Tensor, src: torch.Tensor, _non_blocking: bool = False) -> torch.Tensor:
+    """``aten.copy`` of tensors without values."""
+    src.expand(x.shape)  # says what is wrong if it does not fit
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)

@@ -16,12 +16,13 @@ from unittest import mock
 
 import sympy
 import torch
+from torch._C._dynamo.guards import compute_overlapping_tensors
 from torch._inductor import config, ir, select_algorithm
 from torch._inductor.codegen import common
 from torch._inductor.codegen.triton import TritonScheduling
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen, WrapperLine
 from torch._inductor.debug import DebugContext
-from torch._inductor.fx_passes import post_grad
+from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_passes.post_grad import post_grad_passes
 from torch._inductor.graph import GraphLowering
 from torch._inductor.scheduler import BaseSchedulerNode
@@ -144,6 +145,9 @@ def lower_graph(
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
         stack.enter_context(random_numbers.one_word_a_counter())
+        stack.enter_context(
+            mock.patch.object(reinplace, "compute_overlapping_tensors", _overlapping)
+        )
         with _copies_kept(module):
             post_grad_passes(module, True)
         graph = _Graph(
@@ -190,6 +194,14 @@ def rewrite(module: GraphModule, mode: Any, cache: Path) -> None:
     names buffers bear."""
     with _settings(mode, cache), _copies_kept(module):
         post_grad_passes(module, True)
+
+
+def _overlapping(tensors: list[torch.Tensor]) -> set[int]:
+    """Which of tensors with one storage share elements; all, where that depends on sizes."""
+    sizes = [size for x in tensors for size in (*x.shape, *x.stride(), x.storage_offset())]
+    if all(isinstance(size, int) for size in sizes):
+        return set(compute_overlapping_tensors(tensors))
+    return set(range(len(tensors)))
 
 
 @contextlib.contextmanager
