@@ -416,6 +416,16 @@ def test_scalars_that_are_but_passed_on(start: str, passed: list[str]) -> None:
     assert sorted(launch.passed_scalars(dynamic(start=start))) == passed
 
 
+def test_long_expressions_are_laid_out(tmp_path: Path) -> None:
+    one = samples.dynamic()
+    grid = tuple(f"max(({n} * s0 + 127) // 128, min(s1, s0 * s0 + {n}))" for n in (11, 12, 13))
+    steps = list(one.main.steps)
+    steps[2] = dataclasses.replace(steps[2], grid=grid)
+    changed = dataclasses.replace(one, main=dataclasses.replace(one.main, steps=tuple(steps)))
+    text = (wrap(tmp_path, changed, SM_90) / "model.cc").read_text()
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_scalars_that_decide_what_is_launched() -> None:
     one = samples.dynamic()
     steps = list(one.main.steps)

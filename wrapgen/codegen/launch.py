@@ -177,7 +177,10 @@ def _step(procedure: str, i: int, step: Step, scope: Scope) -> list[str]:
             head = "launcher.Fill"
             items = [_address(step.dst, procedure, whose, scope), str(step.byte)]
             items += [_bytes(step.nbytes, whose, values), pointers]
-    return text.nested_call(2, "AOTI_RETURN_IF_ERROR", head, items)
+    lines = text.nested_call(2, "AOTI_RETURN_IF_ERROR", head, items)
+    if text.fits(*lines):
+        return lines
+    return text.statements(2, [f"AOTI_RETURN_IF_ERROR({head}({', '.join(items)}));"])
 
 
 def _may_change(step: Step, passed: frozenset[str]) -> bool:
