@@ -240,6 +240,8 @@ struct Memcpy3D {
   F(GraphLaunch, 10000, (GraphExec exec, Stream stream))
 
 // Null where the driver is older.
-#define AOTI_CUDA_OPTIONAL_FUNCTIONS(F) F(FuncLoad, 12040, (Function function))
+#define AOTI_CUDA_OPTIONAL_FUNCTIONS(F)   \
+  F(FuncLoad, 12040, (Function function)) \
+  F(FuncGetParamInfo, 12040, (Function function, size_t index, size_t* offset, size_t* size))
 
 #endif  // AOTI_RUNTIME_CUDA_DRIVER_H_

@@ -51,6 +51,32 @@ Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescr
   return Status();
 }
 
+// Launch code hands over an array without its length: the kernel must take as many parameters as it
+// was generated for. Older drivers do not tell.
+Status KernelSet::CheckParams(const KernelDescription& description, cuda::Function function,
+                              const std::string& doing) const {
+  const Driver& driver = context_->driver();
+  if (driver.FuncGetParamInfo == nullptr) return Status();
+  const std::string mismatch = doing + ": launch code passes " +
+                               std::to_string(description.num_params) + " parameters, the kernel ";
+  for (uint32_t i = 0; i <= description.num_params; ++i) {
+    size_t offset = 0;
+    size_t size = 0;
+    const cuda::Result result = driver.FuncGetParamInfo(function, i, &offset, &size);
+    const bool beyond = result == cuda::kErrorInvalidValue;
+    if (result != cuda::kSuccess && !beyond) {
+      return driver.Failure(result, "cuFuncGetParamInfo", doing);
+    }
+    if (beyond && i < description.num_params) {
+      return Status(Code::kInternal, mismatch + "takes " + std::to_string(i));
+    }
+    if (!beyond && i == description.num_params) {
+      return Status(Code::kInternal, mismatch + "takes more");
+    }
+  }
+  return Status();
+}
+
 Status KernelSet::LoadOne(const KernelDescription& description, const TargetDescription& target) {
   const Driver& driver = context_->driver();
   const std::string doing =
@@ -70,6 +96,7 @@ Status KernelSet::LoadOne(const KernelDescription& description, const TargetDesc
   cuda::Function function = nullptr;
   AOTI_CUDA_RETURN_IF_ERROR(driver, doing, ModuleGetFunction, &function, module, description.name);
   if (driver.FuncLoad != nullptr) AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncLoad, function);
+  AOTI_RETURN_IF_ERROR(CheckParams(description, function, doing));
   int max_threads = 0;
   AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncGetAttribute, &max_threads,
                             cuda::kFunctionAttributeMaxThreads, function);

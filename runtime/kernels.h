@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "runtime/context.h"
@@ -42,6 +43,8 @@ class KernelSet {
   Status Get(uint32_t index, const Kernel** kernel) const;
 
  private:
+  Status CheckParams(const KernelDescription& description, cuda::Function function,
+                     const std::string& doing) const;
   Status LoadOne(const KernelDescription& description, const TargetDescription& target);
 
   std::shared_ptr<const Context> context_;

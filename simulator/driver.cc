@@ -597,6 +597,15 @@ Result FuncSetAttribute(Function function, int attribute, int value) {
   return kSuccess;
 }
 
+Result FuncGetParamInfo(Function function, size_t index, size_t* offset, size_t* nbytes) {
+  SIMULATOR_CALL("cuFuncGetParamInfo");
+  const std::vector<Parameter>& params = function->image.params;
+  if (index >= params.size()) return kErrorInvalidValue;  // without a report: a way to count them
+  *offset = params[index].offset;
+  if (nbytes != nullptr) *nbytes = params[index].size;
+  return kSuccess;
+}
+
 Result FuncLoad(Function) {
   SIMULATOR_CALL("cuFuncLoad");
   return kSuccess;

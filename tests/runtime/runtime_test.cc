@@ -575,6 +575,13 @@ TEST_F(RuntimeTest, ExplainsKernelsThatDoNotLoad) {
       "loading kernel double for sm_90, which needs 1048576 bytes of shared memory: "
       "cuFuncSetAttribute failed: CUDA_ERROR_INVALID_VALUE (invalid argument)");
   kernel.shared_memory = 0;
+  for (const auto& [count, takes] : {std::pair<uint32_t, std::string>{6, "5"}, {4, "more"}}) {
+    kernel.num_params = count;
+    expect(("loading kernel double for sm_90: launch code passes " + std::to_string(count) +
+            " parameters, the kernel takes " + takes)
+               .c_str());
+  }
+  kernel.num_params = 5;
   const unsigned char bad[] = "garbage";
   kernel.image = bad;
   kernel.image_end = bad + sizeof bad;
