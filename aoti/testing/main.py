@@ -80,10 +80,9 @@ def _directories(settings: Settings, capability: int) -> list[Path]:
     target = devices.best_target(settings.targets, capability)
     number = target.partition("_")[2]
     files = next(files for files in settings.programs if files.target == f"sm_{number}")
-    return [
-        (files.program.parent / "shards").resolve(),
-        *(path.resolve() for path in files.kernels),
-    ]
+    directories = [files.program.parent / "shards", *files.kernels]
+    # A shard without kernels is an empty directory, which a sandbox of Bazel's has not.
+    return [path.resolve() for path in directories if path.is_dir()]
 
 
 if __name__ == "__main__":

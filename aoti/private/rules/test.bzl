@@ -34,7 +34,7 @@ def simulated_capabilities(targets, asked):
                 number,
                 ", ".join(targets),
             )
-    return [str(number) for number in sorted({int(number): None for number in asked})], None
+    return [str(number) for number in sorted({int(number): None for number in asked}.keys())], None
 
 def _numbers(label, attribute, values):
     for value in values:
@@ -58,7 +58,7 @@ def _aoti_test_impl(ctx):
         "input_ranges": ctx.attr.input_ranges,
         "library": ctx.file.shared_library.short_path,
         "model": model.model.short_path,
-        "name": str(ctx.label).lstrip("@"),
+        "name": "//%s:%s" % (ctx.label.package, ctx.label.name),
         "programs": [
             {
                 "kernels": [directory.short_path for directory in program.kernels],

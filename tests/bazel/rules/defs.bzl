@@ -1,12 +1,15 @@
 """Tests of the rules at analysis: what they refuse and in which words, what they run with what."""
 
 load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
-load("//aoti:defs.bzl", "aoti_library")
+load("//aoti:defs.bzl", "aoti_library", "aoti_test")
 load("//aoti:providers.bzl", "AotiModelInfo")
 load("//aoti:toolchain.bzl", "aoti_toolchain")
 
 # buildifier: disable=bzl-visibility
 load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowering")
+
+# buildifier: disable=bzl-visibility
+load("//aoti/private/rules:test.bzl", "simulated_capabilities")
 
 # Functions.
 
@@ -30,6 +33,25 @@ def _targets_test_impl(ctx):
     return unittest.end(env)
 
 _targets_test = unittest.make(_targets_test_impl)
+
+def _capabilities_test_impl(ctx):
+    env = unittest.begin(ctx)
+    targets = ["compute_90", "sm_80", "sm_90"]
+    asserts.equals(env, (["90"], None), simulated_capabilities(targets, []))
+    asserts.equals(env, (["100"], None), simulated_capabilities(["sm_90", "sm_100"], []))
+    asserts.equals(env, (["80"], None), simulated_capabilities(["compute_80"], []))
+    asserts.equals(env, (["80", "90"], None), simulated_capabilities(targets, ["90", "80", "90"]))
+
+    # Machine code of 8.0 runs on 8.6, PTX of 9.0 on 10.0.
+    asserts.equals(env, (["86", "100"], None), simulated_capabilities(targets, ["100", "86"]))
+    for bad, message in [
+        ("75", "capabilities: the library has no code for \"75\", only compute_90, sm_80, sm_90"),
+        ("sm_90", "capabilities: \"sm_90\" is no compute capability such as \"90\""),
+    ]:
+        asserts.equals(env, ([], message), simulated_capabilities(targets, [bad]))
+    return unittest.end(env)
+
+_capabilities_test = unittest.make(_capabilities_test_impl)
 
 # Refusals.
 
@@ -58,6 +80,21 @@ def _library_failure(name, message, **kwargs):
         name = name,
         message = message,
         target_under_test = ":" + library,
+    )
+
+def _test_failure(name, message, **kwargs):
+    """Declares an `aoti_test` that is wrong, and the test that says so."""
+    aoti_test(
+        name = name + "_wrong_test",
+        library = "//tests/bazel/small",
+        shared_library = "//tests/bazel/small:small.so",
+        tags = ["manual"],
+        **kwargs
+    )
+    _failure_test(
+        name = name,
+        message = message,
+        target_under_test = ":%s_wrong_test" % name,
     )
 
 def _toolchain_failure(name, message, **kwargs):
@@ -181,6 +218,41 @@ _simulated_shared_library_test = analysistest.make(
     config_settings = {_SIMULATOR: True},
 )
 
+# aoti_test.
+
+def _settings_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    written = [
+        action.content
+        for action in analysistest.target_actions(env)
+        if action.outputs.to_list()[0].basename.endswith(".settings.json")
+    ]
+    asserts.equals(env, 1, len(written))
+    settings = json.decode(written[0])
+    asserts.equals(env, ctx.attr.device, settings["device"])
+    asserts.equals(env, [80, 90], settings["capabilities"])
+    asserts.equals(env, "always", settings["check_kernels"])
+    asserts.equals(env, ["compute_90", "sm_80", "sm_90"], settings["targets"])
+    asserts.equals(env, ["sm_80", "sm_90"], [program["target"] for program in settings["programs"]])
+
+    # All that it names is there when it runs.
+    runfiles = analysistest.target_under_test(env)[DefaultInfo].default_runfiles.files.to_list()
+    present = [file.short_path for file in runfiles]
+    for key in ["graph", "library", "model", "simulator", "weights"]:
+        asserts.true(env, settings[key] in present, "%s is no runfile" % key)
+    for program in settings["programs"]:
+        for path in program["kernels"] + [program["program"]]:
+            asserts.true(env, path in present, "%s is no runfile" % path)
+    return analysistest.end(env)
+
+_settings_test = analysistest.make(_settings_test_impl, attrs = {"device": attr.string()})
+
+_forced_settings_test = analysistest.make(
+    _settings_test_impl,
+    attrs = {"device": attr.string()},
+    config_settings = {str(Label("//aoti:test_device")): "simulator"},
+)
+
 # Tools.
 
 def _packages_test_impl(ctx):
@@ -218,6 +290,27 @@ def rules_test_suite(name):
       name: of the test suite.
     """
     _targets_test(name = "targets_test")
+    _capabilities_test(name = "capabilities_test")
+    _test_failure(
+        name = "unknown_capability_test",
+        capabilities = ["75"],
+        message = ["capabilities: the library has no code for \"75\""],
+    )
+    _test_failure(
+        name = "malformed_size_test",
+        message = ["sizes: \"many\" is no size"],
+        sizes = {"batch": ["many"]},
+    )
+    _settings_test(
+        name = "settings_test",
+        device = "auto",
+        target_under_test = "//tests/bazel/small:small_test",
+    )
+    _forced_settings_test(
+        name = "forced_device_test",
+        device = "simulator",
+        target_under_test = "//tests/bazel/small:small_test",
+    )
     _library_failure(
         name = "unknown_target_test",
         message = ["unknown target \"sm_42\": this toolchain builds for sm_80, compute_80, sm_90, compute_90"],
