@@ -9,8 +9,8 @@ An uncompressed tar file with one folder, named after the model::
     NAME/lib/libNAME.so           the library
 
 ``manifest.json`` is canonical JSON: ``schema_version``; ``name``; ``targets``, each with the least
-CUDA version its driver must have, as cuDriverGetVersion spells it; ``inputs`` and ``outputs`` as in
-program.json; ``weights_digest``, that of the weights' names, dtypes and shapes which the library
+CUDA version its driver must have, as cuDriverGetVersion spells it; ``symbols``, ``constraints``,
+``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights_digest``, that of the weights' names, dtypes and shapes which the library
 checks when it loads them; and ``files``, size and SHA-256 of each other file.
 """
 
@@ -124,7 +124,10 @@ def _manifest(contents: Contents, files: Mapping[str, Path]) -> dict[str, Any]:
             str(target): {"driver": _driver(target, loaded[target.lowering], contents.kernels)}
             for target in contents.targets
         },
+        "symbols": [dataclasses.asdict(symbol) for symbol in first.symbols],
+        "constraints": [dataclasses.asdict(constraint) for constraint in first.constraints],
         "inputs": [dataclasses.asdict(spec) for spec in first.inputs],
+        "fixed": [dataclasses.asdict(fixed) for fixed in first.fixed],
         "outputs": [dataclasses.asdict(spec) for spec in first.outputs],
         "weights_digest": programs.weights_digest(first.weights),
         "files": {path: _fingerprint(source) for path, source in files.items()},
