@@ -9,6 +9,8 @@ that it
 * is aligned to its element;
 * reads, if it reads, bytes that were written since they were allocated. That is reported at the
   load, whatever becomes of the value;
+* reads nothing that another program of the launch wrote, nor changes what another read: nothing
+  orders the two. Elements of different sizes at one address are not compared;
 * writes nothing else than another program of the launch wrote there, nor another lane of its own in
   the same operation. Atomic operations are exempt, and so are kernels that look at what these
   return: their programs may have agreed on who writes.
@@ -31,7 +33,7 @@ from simulator.interpreter import errors
 from simulator.interpreter.elementwise import compare_unsigned
 from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.floats import BITS, dtype_of
-from simulator.interpreter.memory import Block, Memory
+from simulator.interpreter.memory import Block, Memory, sparse_zeros
 from simulator.interpreter.ttir import Op, Type
 from simulator.interpreter.turns import Turns
 from simulator.interpreter.values import Pointer, Tensor, Value, from_addresses
@@ -50,6 +52,8 @@ class Launch:
       read_only: parameters that are not to be written through.
       watch_writers: whether to remember who wrote what; needless where each address is stored to
         by one operation that runs once.
+      shared: the allocations both read and written, in which each element's reader and writer
+        are remembered: 0 for none, 1 + its number for one program, -1 for several.
       turns: where programs wait for each other, who is told that memory changed.
     """
 
@@ -60,6 +64,8 @@ class Launch:
     read_only: frozenset[str] = frozenset()
     watch_writers: bool = True
     turns: Turns | None = None
+    shared: frozenset[Block] = frozenset()
+    readers: dict[tuple[Block, int, int], Tensor] = dataclasses.field(default_factory=dict)
     writers: dict[tuple[Block, int, int], Tensor] = dataclasses.field(default_factory=dict)
 
     def program(self, number: int) -> tuple[int, int, int]:
@@ -281,7 +287,52 @@ class Access:
                         f"{dtype.itemsize} bytes since they were allocated"
                     ),
                 )
+        if block in self._launch.shared:
+            self._note_read(op, place, mask)
         return place.view.index_select(0, flat).reshape(place.index.shape)
+
+    def _note_read(self, op: Op, place: _Place, mask: Tensor | None) -> None:
+        """Remembers who read what; raises a fault for what another program wrote."""
+        alone = len(self._numbers) == 1
+        if place.index.shape[0] == 1 and not alone:
+            who = torch.full((1,), -1, dtype=torch.int32)
+        else:
+            who = (self._numbers + 1).to(torch.int32)
+        who = who.reshape(-1, *(1,) * (place.index.dim() - 1)).expand(place.index.shape)
+        index, who = place.index.to(torch.int64), who
+        if mask is not None:
+            chosen = mask.expand(torch.broadcast_shapes(mask.shape, index.shape))
+            index, who = index.expand(chosen.shape)[chosen], who.expand(chosen.shape)[chosen]
+        index, who = index.reshape(-1), who.reshape(-1)
+        key = (place.block, place.view.dtype.itemsize, place.phase)
+        writers = self._launch.writers.get(key)
+        if writers is not None:
+            before = writers.index_select(0, index)
+            foreign = (before > 0) & (before != who)
+            if foreign.any():
+                lane = self._first(foreign)
+                reader = int(who[lane])
+                raise self._hazard(op, place, int(index[lane]), reader, int(before[lane]), "wrote")
+        readers = self._launch.readers.get(key)
+        if readers is None:
+            readers = sparse_zeros(len(place.view), np.int32)
+            self._launch.readers[key] = readers
+        _remember(readers, index, who)
+
+    def _hazard(
+        self, op: Op, place: _Place, index: int, who: int, other: int, did: str
+    ) -> KernelFault:
+        address = place.block.address + place.phase + index * place.view.dtype.itemsize
+        program = who - 1 if who > 0 else int(self._numbers[0])
+        second = f"program {self._launch.program(other - 1)}" if other > 0 else "several programs"
+        return self._launch.fault(
+            errors.HAZARD,
+            op,
+            program,
+            f"{self._where(address)}: {second} {did} it in this launch, and nothing orders the two",
+            address,
+            place.pointer.parameter,
+        )
 
     def _read_scattered(
         self, op: Op, pointer: Pointer, dtype: torch.dtype, mask: Tensor | None
@@ -359,11 +410,27 @@ class Access:
     def _check_writers(
         self, op: Op, place: _Place, view: Tensor, index: Tensor, lanes: Tensor, numbers: Tensor
     ) -> None:
-        """Compares with what other programs wrote earlier in the launch."""
+        """Compares with what other programs wrote, or read, earlier in the launch."""
         key = (place.block, view.dtype.itemsize, place.phase)
+        readers = self._launch.readers.get(key)
+        if readers is not None:
+            before = readers.index_select(0, index)
+            foreign = (before != 0) & (before != numbers + 1)
+            if foreign.any():
+                foreign &= view.index_select(0, index) != lanes
+                if foreign.any():
+                    lane = self._first(foreign)
+                    raise self._hazard(
+                        op,
+                        place,
+                        int(index[lane]),
+                        int(numbers[lane]) + 1,
+                        int(before[lane]),
+                        "read",
+                    )
         writers = self._launch.writers.get(key)
         if writers is None:
-            writers = self._launch.writers[key] = torch.zeros(len(view), dtype=torch.int32)
+            writers = self._launch.writers[key] = sparse_zeros(len(view), np.int32)
         else:
             before = writers.index_select(0, index)
             foreign = (before != 0) & (before != numbers + 1)
@@ -372,7 +439,10 @@ class Access:
                 if foreign.any():
                     lane = self._first(foreign)
                     raise self._race(op, place, index, numbers, lane, int(before[lane]) - 1)
-        writers.scatter_(0, index, (numbers + 1).to(torch.int32))
+        if place.block in self._launch.shared:
+            _remember(writers, index, (numbers + 1).to(torch.int32))
+        else:
+            writers.scatter_(0, index, (numbers + 1).to(torch.int32))
 
     def _race(
         self, op: Op, place: _Place, index: Tensor, numbers: Tensor, lane: int, other: int
@@ -383,7 +453,7 @@ class Access:
         who = (
             "two of its own elements differ in one store"
             if other == program
-            else f"program {self._launch.program(other)} wrote another value there"
+            else f"{self._name(other)} wrote another value there"
         )
         return self._launch.fault(
             errors.RACE,
@@ -393,6 +463,9 @@ class Access:
             address,
             place.pointer.parameter,
         )
+
+    def _name(self, number: int) -> str:
+        return f"program {self._launch.program(number)}" if number >= 0 else "another program"
 
     # Atomic operations.
 
@@ -446,6 +519,17 @@ class Access:
             if before is not None:
                 result[inside] = before
         return result
+
+
+def _remember(table: Tensor, index: Tensor, who: Tensor) -> None:
+    """Enters programs in a table of readers or writers."""
+    before = table.index_select(0, index)
+    after = torch.where((before == 0) | (before == who), who, -1)
+    table.scatter_(0, index, after)
+    # Of several in one operation the last is in the table now.
+    several = table.index_select(0, index) != after
+    if several.any():
+        table.index_fill_(0, index[several], -1)
 
 
 def _bits(dtype: torch.dtype) -> torch.dtype:

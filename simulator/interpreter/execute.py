@@ -25,7 +25,9 @@ from simulator.interpreter.access import Access, Launch
 from simulator.interpreter.elementwise import ELEMENTWISE, REDUCTIONS, select
 from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.floats import dtype_of
+from simulator.interpreter.memory import Block as MemoryBlock
 from simulator.interpreter.memory import Memory
+from simulator.interpreter.origins import accessed
 from simulator.interpreter.ttir import Block, Function, Op, Type, is_float
 from simulator.interpreter.turns import Stuck, Turns
 from simulator.interpreter.values import (
@@ -97,6 +99,9 @@ def execute(
         watch_writers=count > 1 and not plan.sequential and (plan.stores_repeat or chunk < count),
     )
     values = [_argument(function, i, names[i], value, state) for i, value in enumerate(args)]
+    if count > 1 and not plan.sequential:
+        state.shared = _shared(plan, values)
+        state.watch_writers |= bool(state.shared)
     emit = output or (lambda line: print(line, file=sys.stderr))
 
     def run(start: int) -> None:
@@ -155,27 +160,42 @@ class _Plan:
 
     ``bytes_per_program`` bounds the values alive at a time; ``sequential``: program by program;
     ``waits``: programs may wait for each other; ``stores_repeat``: an address may be stored to more
-    than once by design of the code.
+    than once by design of the code; ``loaded`` and ``stored``: parameters by position.
     """
 
     bytes_per_program: int
     sequential: bool
     waits: bool
     stores_repeat: bool
+    loaded: frozenset[int]
+    stored: frozenset[int]
 
 
 def _plan(function: Function) -> _Plan:
     if function.cache is None:
         scan = _Scan(function.functions)
         peak = scan.function(function)
+        loaded, stored = accessed(function)
         function.cache = _Plan(
             bytes_per_program=max(64, peak),
             sequential=scan.sequential or scan.waits,
             waits=scan.waits,
             stores_repeat=scan.stores > 1,
+            loaded=loaded,
+            stored=stored,
         )
     plan: _Plan = function.cache
     return plan
+
+
+def _shared(plan: _Plan, values: Sequence[Value]) -> frozenset[MemoryBlock]:
+    """The allocations that a launch both reads and writes."""
+
+    def blocks(positions: frozenset[int]) -> set[MemoryBlock]:
+        pointers = [values[i] for i in sorted(positions)]
+        return {p.block for p in pointers if isinstance(p, Pointer) and p.block is not None}
+
+    return frozenset(blocks(plan.loaded) & blocks(plan.stored))
 
 
 class _Scan:

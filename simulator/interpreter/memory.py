@@ -6,6 +6,7 @@ import bisect
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 
@@ -25,6 +26,11 @@ class Block:
     def end(self) -> int:
         """One past the last byte."""
         return self.address + self.size
+
+
+def sparse_zeros(size: int, dtype: type[np.generic]) -> torch.Tensor:
+    """A 1-d tensor of zeros that takes memory only where it is touched."""
+    return torch.from_numpy(np.zeros(size, dtype=dtype))  # calloc; torch.zeros writes the zeros
 
 
 class Memory:
@@ -53,8 +59,7 @@ class Memory:
     @classmethod
     def own(cls, size: int, base: int = 1 << 32) -> Memory:
         """Memory of ``size`` bytes that nobody else sees, none of it written or allocated."""
-        data = torch.zeros(size, dtype=torch.uint8)
-        return cls(data, torch.zeros(size, dtype=torch.uint8), base)
+        return cls(sparse_zeros(size, np.uint8), sparse_zeros(size, np.uint8), base)
 
     def add(self, block: Block) -> None:
         """Makes a block live. Its shadow is the caller's to clear."""

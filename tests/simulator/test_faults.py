@@ -240,6 +240,31 @@ def test_race_between_two_stores() -> None:
     assert "program (1, 0, 0) wrote another value" in str(found)
 
 
+@triton.jit
+def shift(values, distance, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(values + at, tl.load(values + at + distance) + 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 24])
+@pytest.mark.parametrize("distance", [0, 1, 8])
+def test_in_place(distance: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place each program may read what it writes, and nothing that its neighbour writes."""
+    monkeypatch.setattr(EXECUTE, "CHUNK_BYTES", chunk)
+    device = Device()
+    values = device.put(torch.arange(32, dtype=torch.int32), "values")
+    integers = {"values": torch.zeros(1, dtype=torch.int32), "distance": 0}
+    kernel = compiled(shift, integers, {"BLOCK": 8})
+    names = ("values", "distance")
+    if distance == 0:
+        device.run(kernel, (3,), [values, 0], names)
+        return
+    found = fault(device, kernel, (3,), [values, distance], names)
+    assert (found.what, found.parameter) == (errors.HAZARD, "values")
+    assert found.address == values.address + 8 * 4
+    assert {found.program[0], int(re.findall(r"program \((\d), 0, 0\)", str(found))[1])} == {0, 1}
+
+
 def test_race_within_a_program() -> None:
     device = Device()
     target = device.allocate(64, "target")
