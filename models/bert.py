@@ -71,8 +71,8 @@ def export(
     shapes = None
     if dynamic:
         dims = {
-            0: torch.export.Dim("batch", max=batch),
-            1: torch.export.Dim("tokens", max=sequence),
+            0: torch.export.Dim("batch", min=1, max=batch),
+            1: torch.export.Dim("tokens", min=1, max=sequence),
         }
         shapes = {"input_ids": dims, "attention_mask": dims}
         # An example is traced; sizes of 0 and 1 would be taken for constants.

@@ -182,7 +182,7 @@ def export(
     """
     shapes = None
     if dynamic:
-        shapes = {"x": {0: torch.export.Dim("batch", max=batch)}}
+        shapes = {"x": {0: torch.export.Dim("batch", min=1, max=batch)}}
         batch = 2  # an example is traced; a batch of 1 would be taken for a constant
     model = build(weights=weights)
     return seeded.export(model, example_inputs(size, batch), dtype, shapes)

@@ -54,6 +54,6 @@ def export(
     """
     shapes = None
     if dynamic:
-        shapes = {"pixel_values": {0: torch.export.Dim("batch", max=batch)}}
+        shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=batch)}}
         batch = 2  # an example is traced; a batch of 1 would be taken for a constant
     return seeded.export(build(size), example_inputs(size, batch), dtype, shapes)
