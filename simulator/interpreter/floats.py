@@ -80,7 +80,10 @@ def convert(value: torch.Tensor, source: str, target: str, rounding: str = "rtne
 
 
 def tf32(value: torch.Tensor) -> torch.Tensor:
-    """float32 rounded to the 10 mantissa bits of TF32, ties away from zero (``cvt.rna.tf32``)."""
+    """float32 cut to the 10 mantissa bits of TF32.
+
+    Triton rounds no operand of a plain ``tf32`` product: its PTX has no ``cvt.rna.tf32``. The
+    tensor cores ignore the lower 13 bits.
+    """
     bits = value.contiguous().view(torch.int32)
-    rounded = ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
-    return torch.where(value.isfinite(), rounded, value)
+    return torch.where(value.isnan(), value, (bits & ~0x1FFF).view(torch.float32))
