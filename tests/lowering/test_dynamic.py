@@ -244,3 +244,25 @@ class ShapeOnly(nn.Module):
 def test_sizes_as_results_are_refused(tmp_path: Path) -> None:
     text = refusal(ShapeOnly(), (torch.ones(3, 2),), {"x": {0: BATCH}}, tmp_path)
     assert "outputs[1] is an integer that depends on the inputs' sizes" in text
+
+
+class Found(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.nonzero() + 1
+
+
+def test_sizes_from_values_are_refused(tmp_path: Path) -> None:
+    text = refusal(Found(), (torch.ones(3, 2),), None, tmp_path)
+    assert "aten.nonzero.default" in text and "depend on a tensor's values" in text
+    assert "x.nonzero() + 1" in text
+
+
+class Either(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.shape[0] == 1 else x * 2
+
+
+def test_a_branch_on_size_1_is_an_error(tmp_path: Path) -> None:
+    """`torch.export.export` by itself takes one side for good."""
+    with pytest.raises(Exception, match=r"size\(\)\[0\] != 1"):
+        LoweredModel(Either(), (torch.randn(3, 2),), tmp_path, dynamic_shapes={"x": {0: BATCH}})

@@ -16,11 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen.dtype import DType
 from wrapgen.lowering import arguments, guards, passes
-from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
 
@@ -72,17 +73,19 @@ def read(path: Path) -> GraphFile:
         )
     # PyTorch would compile guards; guards.py reads them.
     program = _deserialise(serialised | {"guards_code": []}, tensors)
+    sources = {
+        node["name"]: _source(node)
+        for node in serialised["graph_module"]["graph"]["nodes"]
+        if node.get("name")
+    }
+    _refuse_sizes_from_values(program, sources)
     symbols, made = _declare(program, serialised.get("guards_code", ()))
     mode = symbols.fake_mode()
     weights = _use_fakes(program, symbols, made, mode)
     return GraphFile(
         program=program,
         weights=weights,
-        sources={
-            node["name"]: _source(node)
-            for node in serialised["graph_module"]["graph"]["nodes"]
-            if node.get("name")
-        },
+        sources=sources,
         inputs=tuple(arguments.inputs_of(program)),
         symbols=symbols,
         mode=mode,
@@ -127,6 +130,20 @@ def _deserialise(serialised: Any, tensors: dict[str, dict[str, Any]]) -> Exporte
     parse: Any = serialize._dict_to_dataclass
     program = parse(schema.ExportedProgram, serialised)
     return serialize.ExportedProgramDeserializer().deserialize(program, state, constants)
+
+
+def _refuse_sizes_from_values(program: ExportedProgram, sources: Mapping[str, SourceNode]) -> None:
+    """Raises if a size depends on what a tensor holds (``nonzero``, ``item``)."""
+    known: set[sympy.Symbol] = set()
+    offences = []
+    for node in program.graph.nodes:
+        found = free_unbacked_symbols(node.meta.get("val")) - known
+        if found and node.op == "call_function":
+            known |= found
+            reason = "sizes and numbers that depend on a tensor's values are known on the GPU alone"
+            offences.append(Offence(str(node.target), reason, sources.get(node.name)))
+    if offences:
+        raise unsupported(offences, "any target")
 
 
 def _declare(

@@ -86,7 +86,8 @@ def _simplified(
 ) -> tuple[GraphModule, list[tuple[Any, ...]], tuple[str, ...]]:
     """Gives the decomposed graph, the strides of its results, and the inputs it changes."""
     passes.mark_origins(read.program.graph_module)
-    rewrites.exported(read.program.graph, read.names)
+    with passes.python_dispatch(read.mode):
+        rewrites.exported(read.program.graph, read.names)
     decomposed = passes.decompose(read.program, rewrites.DECOMPOSITIONS)
     passes.drop_effects(decomposed)
     mutated = passes.write_back(decomposed)
@@ -148,7 +149,8 @@ class _State:
         """Chooses layouts and divides the graph into what runs at load and at each call."""
         self.refuse(passes.higher_order(module.graph), "control flow is not supported")
         passes.propagate(module, self.mode)
-        rewrites.decomposed(module, self.mode)
+        with passes.python_dispatch(self.mode):
+            rewrites.decomposed(module, self.mode)
         return folding.divide(module, self.read.names, strides)
 
     def run(
