@@ -12,49 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.codegen import cpp
+from tests.codegen.expressions import EXPRESSIONS, SYMBOLS, collect_expressions
 from wrapgen import expression
 from wrapgen.codegen import CodegenError, expr
 
-SYMBOLS = ("s0", "s1", "s2")
-
-LEAVES = st.one_of(st.sampled_from(SYMBOLS), st.integers(0, 1 << 33).map(str))
-
-
-def _extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    binary = st.sampled_from(["+", "-", "*", "//", "%"])
-    return st.one_of(
-        st.builds(lambda a, op, b: f"({a} {op} {b})", inner, binary, inner),
-        st.builds(lambda a: f"-({a})", inner),
-        st.builds(lambda a, n: f"({a}) ** {n}", inner, st.integers(0, 3)),
-        st.builds(lambda a: f"abs({a})", inner),
-        st.builds(lambda f, a, b: f"{f}({a}, {b})", st.sampled_from(["min", "max"]), inner, inner),
-        st.builds(lambda a, b, c: f"min({a}, {b}, {c})", inner, inner, inner),
-    )
-
-
-EXPRESSIONS = st.recursive(LEAVES, _extend, max_leaves=10)
-
 VALUES = st.one_of(st.integers(-20, 20), st.integers(-(1 << 20), 1 << 20))
-
-
-def collect_expressions(count: int) -> list[str]:
-    """The first ``count`` expressions that hypothesis makes from a fixed seed."""
-    found: dict[str, None] = {}
-
-    @hypothesis.seed(20)
-    @hypothesis.settings(
-        max_examples=4 * count,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @given(EXPRESSIONS)
-    def collect(text: str) -> None:
-        found[text] = None
-
-    collect()
-    return list(found)[:count]
 
 
 def test_cpp_equals_python(tmp_path: Path) -> None:

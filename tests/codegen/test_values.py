@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.codegen import cpp, samples
-from tests.codegen.test_expr import EXPRESSIONS, SYMBOLS, collect_expressions
+from tests.codegen.expressions import EXPRESSIONS, SYMBOLS, collect_expressions
 from wrapgen import expression
 from wrapgen.codegen import CodegenError, expr, memory
 from wrapgen.codegen.bounds import Bounds, bounds, divisor, fits
