@@ -33,6 +33,7 @@ from torch.fx import GraphModule, Node
 from wrapgen.lowering import choices, errors, operators, random_numbers, templates
 from wrapgen.lowering.folding import is_random
 from wrapgen.lowering.passes import is_write_back
+from wrapgen.lowering.templates import direct
 from wrapgen.target import Device
 
 SETTINGS: Final[dict[str, Any]] = {
@@ -262,6 +263,11 @@ class _Wrapper(PythonWrapperCodegen):
 
 class _Scheduling(TritonScheduling):
     """Triton kernels only; they are handed over as source, with the nodes they compute."""
+
+    def can_fuse(self, node1: Any, node2: Any) -> bool:
+        return direct.may_fuse(node1, node2) and bool(super().can_fuse(node1, node2))
+
+    can_fuse_vertical = can_fuse_horizontal = can_fuse
 
     def codegen_comment(self, node_schedule: Any, *_: Any) -> None:
         graph = _graph()
