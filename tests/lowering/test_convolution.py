@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from tests.lowering.operator_cases import Case, check, launches
+from tests.lowering.lowered_model import LoweredModel
+from tests.lowering.operator_cases import Case, check
 
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -163,4 +165,72 @@ def test_float64(tmp_path: Path) -> None:
     assert all(not kernel.template for kernel in program.kernels)
 
 
-__all__ = ["launches"]
+class Network(nn.Module):
+    """Convolutions, pooling and resampling as vision models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.point = nn.Conv2d(16, 24, 1)
+        self.up = nn.ConvTranspose2d(24, 8, 4, stride=2, padding=1)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = F.relu6(self.norm(self.stem(x)))
+        y = self.point(F.relu6(self.depth(y)))
+        wide = F.interpolate(y, scale_factor=2.0, mode="bilinear")
+        pooled = F.max_pool2d(F.avg_pool2d(y, 3, 1, 1), 2)
+        return self.head(y.mean((2, 3))), self.up(y), wide, pooled
+
+
+class Sequence(nn.Module):
+    """Convolutions over one dimension, as speech models have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(16, 24, 3, padding=1)
+        self.second = nn.Conv1d(24, 16, 3, stride=2, padding=1)
+        self.depth = nn.Conv1d(16, 16, 5, padding=2, groups=16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.gelu(self.second(F.gelu(self.first(x))))
+        return y + self.depth(y)
+
+
+def test_batch_known_at_run_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    batch = torch.export.Dim("batch", min=1, max=9)
+    model = LoweredModel(
+        Network(), (torch.randn(3, 3, 12, 10),), tmp_path, dynamic_shapes={"x": {0: batch}}
+    )
+    for size in (1, 9, 2, 9):
+        model.check(torch.randn(size, 3, 12, 10))
+    assert {kernel.template for kernel in model.program.kernels} >= {
+        "channels_last_convolution",
+        "matrix_product",
+    }
+
+
+def test_extents_known_at_run_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {i: torch.export.Dim(f"extent{i}", min=4, max=30) for i in (2, 3)}
+    model = LoweredModel(
+        Network(), (torch.randn(2, 3, 12, 10),), tmp_path, dynamic_shapes={"x": sizes}
+    )
+    for height, width in ((12, 10), (4, 30), (7, 5), (30, 4), (12, 10)):
+        model.check(torch.randn(2, 3, height, width))
+
+
+def test_length_known_at_run_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shapes = {
+        "x": {
+            0: torch.export.Dim("batch", min=1, max=4),
+            2: torch.export.Dim("length", min=1, max=50),
+        }
+    }
+    model = LoweredModel(Sequence(), (torch.randn(2, 16, 20),), tmp_path, dynamic_shapes=shapes)
+    for batch, length in ((1, 1), (4, 50), (3, 17), (1, 1)):
+        model.check(torch.randn(batch, 16, length))
