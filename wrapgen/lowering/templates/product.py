@@ -97,19 +97,19 @@ MATMUL: Final = (
 """
     + _TILE
     + """
-    a_rows = A + am[:, None] * {{stride("A", 0)}}
-    b_cols = B + bn[None, :] * {{stride("B", 1)}}
+    a_rows = A + am[:, None] * ({{stride("A", 0)}})
+    b_cols = B + bn[None, :] * ({{stride("B", 1)}})
 """
     + _STEPS
     + """
     for step in range(first, last):
         k = step * BLOCK_K + rk
 {% if EVEN_K %}
-        a = tl.load(a_rows + k[None, :] * {{stride("A", 1)}})
-        b = tl.load(b_cols + k[:, None] * {{stride("B", 0)}})
+        a = tl.load(a_rows + k[None, :] * ({{stride("A", 1)}}))
+        b = tl.load(b_cols + k[:, None] * ({{stride("B", 0)}}))
 {% else %}
-        a = tl.load(a_rows + k[None, :] * {{stride("A", 1)}}, mask=k[None, :] < K, other=0.0)
-        b = tl.load(b_cols + k[:, None] * {{stride("B", 0)}}, mask=k[:, None] < K, other=0.0)
+        a = tl.load(a_rows + k[None, :] * ({{stride("A", 1)}}), mask=k[None, :] < K, other=0.0)
+        b = tl.load(b_cols + k[:, None] * ({{stride("B", 0)}}), mask=k[:, None] < K, other=0.0)
 {% endif %}
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
 """
@@ -133,7 +133,7 @@ CONVOLUTION: Final = (
 {% set fixed = ": tl.constexpr" if OUT_H is defined else "" %}
     OUT_PIXELS{{fixed}} = {{"OUT_D * " if volume else ""}}OUT_H * OUT_W
 {% if M is not defined %}
-    M = {{size("X", 0)}} * OUT_PIXELS
+    M = ({{size("X", 0)}}) * OUT_PIXELS
 {% endif %}
     STEPS_PER_TAP: tl.constexpr = (TAP_C + BLOCK_K - 1) // BLOCK_K
     STEPS: tl.constexpr = {{taps}} * STEPS_PER_TAP
@@ -155,14 +155,14 @@ CONVOLUTION: Final = (
 {% endif %}
     in_h = (am // OUT_W) % OUT_H * STRIDE_H - PADDING_H
     in_w = am % OUT_W * STRIDE_W - PADDING_W
-    x_rows = image * {{stride("X", 0)}} + in_h * X_H + in_w * X_W
+    x_rows = image * ({{stride("X", 0)}}) + in_h * X_H + in_w * X_W
 {% if volume %}
     x_rows += in_d * X_D
 {% endif %}
 {% if GROUPS > 1 %}
     x_rows += pid_g * TAP_C
 {% endif %}
-    w_cols = W + bn[None, :] * {{stride("W", 0)}}
+    w_cols = W + bn[None, :] * ({{stride("W", 0)}})
 {% if PADDED and KEEP_BITS %}
 
     # Bit t of a row: whether tap t of that output position lies inside the image.
