@@ -139,7 +139,6 @@ def sampling() -> dict[str, Case]:
         "volume": sampled(volume, places, "bilinear", "zeros", False),
         "volume, border": sampled(volume, places, "bilinear", "border", True),
         "volume, reflection": sampled(volume, places, "bilinear", "reflection", False),
-        "volume, reflection, aligned": sampled(volume, places, "bilinear", "reflection", True),
         "volume, nearest": sampled(volume, places, "nearest", "zeros", False),
         "affine": (lambda t: F.affine_grid(t, [2, 3, 4, 5], align_corners=False), (r(2, 2, 3),)),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 from torch._dynamo import device_interface
 from torch._subclasses import fake_impls
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver as triton_driver
 
@@ -196,16 +197,29 @@ def _convolution_format(
 
     As ``cudnn_conv_suggest_memory_format`` in PyTorch's ConvUtils.h: channels-last if the operand
     or the weight is. A PyTorch built without cuDNN says contiguous, and every convolution after it
-    would read its operand through strides.
+    would read its operand through strides. What depends on a size known only at run time is taken
+    for false.
     """
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     wanted = formats.get(weight.dim())
     if wanted is not None and any(
-        tensor.is_contiguous(memory_format=wanted) and not tensor.is_contiguous()
+        _is_dense(tensor, [1, *range(tensor.dim() - 1, 1, -1), 0])
+        and not _is_dense(tensor, range(tensor.dim() - 1, -1, -1))
         for tensor in (operand, weight)
     ):
         return wanted
     return torch.contiguous_format
+
+
+def _is_dense(tensor: torch.Tensor, axes: Iterable[int]) -> bool:
+    """Whether elements are without gaps in memory, the first of ``axes`` innermost."""
+    expected: Any = 1
+    for axis in axes:
+        stride, extent = tensor.stride(axis), tensor.shape[axis]
+        if not (statically_known_true(stride == expected) or statically_known_true(extent == 1)):
+            return False
+        expected = expected * extent
+    return True
 
 
 _FAKE_CONVOLUTION: Final[Callable[..., Any]] = fake_impls.op_implementations_dict[

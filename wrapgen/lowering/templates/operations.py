@@ -63,7 +63,7 @@ def convolution(
         x = ir.ExternKernel.require_stride_order(x, (2, 0, 1))
         flat = convolution(
             device,
-            lowerings[aten.unsqueeze](x, 2),
+            _with_height(x),
             lowerings[aten.unsqueeze](weight, 2),
             None,
             (1, *strides),
@@ -73,12 +73,30 @@ def convolution(
             output_padding,
             groups,
         )
-        result = None if flat is None else lowerings[aten.squeeze](flat, 2)
+        result = None if flat is None else ir.TensorBox(ir.SqueezeView.create(flat.data, dim=2))
     else:
         result = _convolution(device, x, weight, strides, paddings, dilations, groups)
     if result is None or bias is None:
         return result
     return lowerings[aten.add](result, lowerings[aten.reshape](bias, [1, -1, *[1] * rank]))
+
+
+def _with_height(x: Any) -> Any:
+    """A view [batch, channels, 1, length] of [batch, channels, length].
+
+    ``unsqueeze`` would ask whether the length is 1.
+    """
+    storage, layout = ir.as_storage_and_layout(x)
+    batch, channels, length = layout.size
+    apart = list(layout.stride)
+    view = ir.FixedLayout(
+        layout.device,
+        layout.dtype,
+        [batch, channels, sympy.Integer(1), length],
+        [apart[0], apart[1], apart[2] * length, apart[2]],
+        layout.offset,
+    )
+    return ir.TensorBox(ir.ReinterpretView(data=storage, layout=view))
 
 
 def _convolution(
