@@ -114,3 +114,13 @@ def test_not_a_graph(tmp_path: Path) -> None:
     graph.write_text('{"schema_version": 1, "exported_program": {}, "tensors": {}}')
     with pytest.raises(LoweringError, match="schema_version is 1"):
         lower(graph, parse("sm_90"), tmp_path / "out")
+
+
+class Truth(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(torch.bool)
+
+
+def test_kernels_that_triton_refuses_are_named(tmp_path: Path) -> None:
+    text = message(Truth(), (torch.ones(4).to(torch.float8_e5m2),), tmp_path)
+    assert "Triton refuses the kernel of" in text and "return x.to(torch.bool)" in text

@@ -18,6 +18,7 @@ from torch._inductor.codegen.common import WorkspaceArg
 from torch._inductor.utils import LineContext, sympy_product
 from torch.fx import Node
 from torch.utils._sympy.functions import Min
+from triton.compiler.errors import CompilationError
 
 from wrapgen.dtype import INFO, DType
 from wrapgen.lowering import grids, passes
@@ -242,7 +243,19 @@ class _Translation:
         source = self._lowered.kernels.get(line.kernel_name)
         if source is None or not line.triton:
             raise LoweringError(f"Inductor calls {line.kernel_name}, which is no Triton kernel")
-        built = self._builder.build(source.source, source.name, source.template)
+        try:
+            built = self._builder.build(source.source, source.name, source.template)
+        except CompilationError as error:
+            places = "\n".join(
+                f"    {each.location or 'no place recorded'} [{each.name}]: {each.code}"
+                for each in self._origins
+            )
+            fault = str(error).strip().splitlines()[-1]
+            raise LoweringError(
+                f"cannot lower the model: Triton refuses the kernel of\n{places}\n  {fault}\n"
+                "It is likely that an operation has no kernel for this element type: convert its"
+                " operands to float32 before, and back afterwards"
+            ) from error
         access = _accesses(built)
         args: list[Arg] = []
         for param, position in zip(built.kernel.params, built.arguments, strict=True):
