@@ -63,6 +63,16 @@ def t5(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) ->
     return torch.matmul(F.softmax(scores.float(), dim=-1).type_as(scores), v)
 
 
+def by_positions(x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Causal and padded as transformers makes its masks; ``seen`` is [batch, keys]."""
+    batch, length, _ = x.shape
+    position = torch.arange(length)
+    rows, keys = position[None, None, :, None], position[None, None, None, :]
+    mask = (keys <= rows) & (rows >= 0) & seen[:, None, None, :]
+    q, k, v = (heads(t, 2) for t in x.chunk(3, -1))
+    return joined(sdpa(q, k, v, attn_mask=mask.expand(batch, 1, length, length)))
+
+
 PACKED: dict[str, Callable[..., torch.Tensor]] = {
     "all heads from one projection": lambda x, y, m, a: joined(
         sdpa(*(heads(t, 2) for t in x.chunk(3, -1)))
@@ -70,6 +80,7 @@ PACKED: dict[str, Callable[..., torch.Tensor]] = {
     "causal": lambda x, y, m, a: joined(
         sdpa(*(heads(t, 2) for t in x.chunk(3, -1)), is_causal=True)
     ),
+    "causal by comparing positions, padded": lambda x, y, m, a: by_positions(x, m[:, 0, :, 4]),
     "causal, more keys": lambda x, y, m, a: sdpa(
         heads(x[..., :48], 2), heads(y[..., :48], 2), heads(y[..., 48:], 2), is_causal=True
     ),
@@ -257,6 +268,19 @@ def test_mask_of_keys_is_not_spread_over_rows(tmp_path: Path) -> None:
         Cases({"padded": padded}), (torch.randn(2, 1024, 64), torch.ones(2, 1024)), tmp_path
     )
     assert max(buffer.nbytes for buffer in program.main.buffers) == 4 * 2 * 1024 * 64
+
+
+def test_comparing_positions_is_no_mask(tmp_path: Path) -> None:
+    """One kernel, without a mask in memory; the same as that of ``is_causal``."""
+    x = torch.randn(2, 1024, 48)
+    cases: dict[str, Callable[..., torch.Tensor]] = {
+        "compared": lambda x: by_positions(x, torch.ones(1, 1, dtype=torch.bool)),
+        "causal": lambda x: joined(sdpa(*(heads(t, 2) for t in x.chunk(3, -1)), is_causal=True)),
+    }
+    program = lowered(Cases(cases), (x,), tmp_path)
+    assert [kernel.template for kernel in program.kernels] == ["attention"]
+    assert len(program.main.steps) == 2
+    assert not program.main.buffers
 
 
 def test_decoding_is_two_kernels(tmp_path: Path) -> None:

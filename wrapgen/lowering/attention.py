@@ -4,8 +4,9 @@
 ``scaled_dot_product_attention``, of the library calls that PyTorch decomposes it into, and of
 softmax(q k^T) v written out (attention_patterns.py). The operation is left alone by decomposition;
 templates/attention_lowering.py lowers it to one kernel, or to two where keys are divided.
-``narrow`` runs on the decomposed graph: masks lose the dimensions along which they say nothing, and
-keys and values the copies that repeated them for the heads of a group.
+``narrow`` runs on the decomposed graph: masks lose what attention does itself (key <= row) and the
+dimensions along which they say nothing, keys and values the copies that repeated them for the heads
+of a group.
 
 What is not taken stays as it was, and PyTorch's definition with matrix products and a softmax is
 lowered: dropout, float64, head dimensions over 256, sizes of 0.
@@ -323,6 +324,7 @@ def narrow(module: GraphModule, mode: Any) -> None:
     for node in list(module.graph.nodes):
         if node.target is ATTENTION:
             changed |= _share_heads(node)
+            changed |= _simpler_mask(module.graph, node)
     masks = attention_masks.Narrowing(module.graph)
     for node in list(module.graph.nodes):
         if node.target is ATTENTION and node.args[3] is not None:
@@ -331,6 +333,30 @@ def narrow(module: GraphModule, mode: Any) -> None:
         module.graph.eliminate_dead_code()
         module.recompile()
         propagate(module, mode)
+
+
+def _simpler_mask(graph: Graph, node: Node) -> bool:
+    """Takes out of a mask what attention does itself, and what is always true."""
+    mask = node.args[3]
+    found = attention_masks.take_apart(mask) if isinstance(mask, Node) else None
+    if found is None:
+        return False
+    rest: Node | None = None
+    with graph.inserting_before(node):
+        for part in found.others:
+            padded = part
+            if rest is not None:
+                padded = graph.call_function(aten.bitwise_and.Tensor, (rest, part))
+                padded.meta = {k: v for k, v in node.meta.items() if k in ("custom", "stack_trace")}
+                padded.meta["val"] = rest.meta["val"] & part.meta["val"]
+            rest = padded
+        while rest is not None and rest.meta["val"].dim() < 4:
+            value = rest.meta["val"].unsqueeze(0)
+            rest = graph.call_function(aten.unsqueeze.default, (rest, 0))
+            rest.meta = {k: v for k, v in node.meta.items() if k in ("custom", "stack_trace")}
+            rest.meta["val"] = value
+    node.args = (*node.args[:3], rest, node.args[4] or found.causal, *node.args[5:])
+    return True
 
 
 def _share_heads(node: Node) -> bool:

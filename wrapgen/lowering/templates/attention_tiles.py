@@ -182,20 +182,17 @@ def best(shape: Attention, device: Device) -> Tile:
     along the keys there are, and how many programs a multiprocessor gets.
     """
     preferred = _decoding(shape, device) if _few(shape) else _blocks(shape, device)
-    # Smaller and smaller, for devices with less memory and for long heads.
-    m, n, stages = preferred.block_m, preferred.block_n, preferred.num_stages
+    # Smaller and smaller, for devices with less memory and for long heads, but loads ahead of use.
+    m, n, most = preferred.block_m, preferred.block_n, max(preferred.num_stages, 3)
+    sizes = [(m, n), (m, min(n, 64)), (m, min(n, 32)), (m // 2, min(n, 32))]
     smaller = [
-        dataclasses.replace(preferred, block_m=block_m, block_n=block_n, num_stages=fewer)
-        for block_m, block_n, most in (
-            (m, n, stages),
-            (m, min(n, 64), max(stages, 3)),
-            (m, min(n, 32), max(stages, 3)),
-            (m // 2, min(n, 32), max(stages, 3)),
-        )
-        for fewer in range(most, 0, -1)
+        dataclasses.replace(preferred, block_m=block_m, block_n=block_n, num_stages=stages)
+        for stages_of_all in ((*range(most, 1, -1),), (1,))
+        for block_m, block_n in sizes
+        for stages in stages_of_all
         if block_m >= _FEW_ROWS
     ]
-    return next(tile for tile in [*smaller, Tile(16, 16, 1, 4)] if fits(shape, tile, device))
+    return next(tile for tile in [preferred, *smaller, Tile(16, 16, 1, 4)] if fits(shape, tile, device))
 
 
 def _few(shape: Attention) -> bool:
