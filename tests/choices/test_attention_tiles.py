@@ -66,7 +66,7 @@ def test_every_shape_has_a_tile_that_fits() -> None:
             if tile.split > 1:
                 steps = -(-keys // tile.block_n)
                 assert steps >= 2 * tile.split
-                assert math.prod(attention_tiles.grid(shape, tile)) <= device.multiprocessors
+                assert math.prod(attention_tiles.grid(shape, tile)) <= 2 * device.multiprocessors
 
 
 @pytest.mark.parametrize(

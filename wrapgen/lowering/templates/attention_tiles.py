@@ -160,9 +160,14 @@ def shared_memory(shape: Attention, tile: Tile) -> int:
 
 
 def registers(shape: Attention, tile: Tile) -> int:
-    """32-bit registers a thread holds for the result, the scores and the probabilities."""
-    dv = sum(parts(shape.head_v))
+    """32-bit registers a thread holds for the result, the scores and the probabilities.
+
+    Of float32, for q as well, three times: as it is, rounded to tf32, and the rest.
+    """
+    d, dv = sum(parts(shape.head)), sum(parts(shape.head_v))
     words = tile.block_m * (dv + tile.block_n + tile.block_n * shape.itemsize // 4)
+    if shape.itemsize == 4:
+        words += tile.block_m * d * 3
     return words // (32 * tile.num_warps)
 
 
@@ -192,7 +197,9 @@ def best(shape: Attention, device: Device) -> Tile:
         for stages in stages_of_all
         if block_m >= _FEW_ROWS
     ]
-    return next(tile for tile in [preferred, *smaller, Tile(16, 16, 1, 4)] if fits(shape, tile, device))
+    return next(
+        tile for tile in [preferred, *smaller, Tile(16, 16, 1, 4)] if fits(shape, tile, device)
+    )
 
 
 def _few(shape: Attention) -> bool:
