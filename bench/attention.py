@@ -66,6 +66,10 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "vit_b1_197": Problem(Attention(1, 12, 12, 197, 197, 64, 64, 2)),
     "vit_b32_197": Problem(Attention(32, 12, 12, 197, 197, 64, 64, 2)),
+    "short_b32_16": Problem(Attention(32, 12, 12, 16, 16, 64, 64, 2)),
+    "short_b32_32": Problem(Attention(32, 12, 12, 32, 32, 64, 64, 2)),
+    "short_b8_64": Problem(Attention(8, 12, 12, 64, 64, 64, 64, 2)),
+    "chunk_b1_128x8192": Problem(Attention(1, 8, 8, 128, 8192, 64, 64, 2)),
     "gpt2_b1_1024": Problem(Attention(1, 12, 12, 1024, 1024, 64, 64, 2, causal=True)),
     "gpt2_b8_1024": Problem(Attention(8, 12, 12, 1024, 1024, 64, 64, 2, causal=True)),
     "llama_b1_2048": Problem(Attention(1, 32, 8, 2048, 2048, 128, 128, 2, causal=True), "bfloat16"),
@@ -138,6 +142,13 @@ def candidates(problem: Problem) -> list[tuple[Tile, str]]:
     else:
         small = shape.rows * shape.batch * shape.heads <= 12 * 1024 or shape.rows < 256
         tiles = [Tile(*t) for t in LARGE + (SMALL if small else [])]
+        if shape.keys >= 16 * shape.rows:
+            tiles += [
+                dataclasses.replace(t, split=split)
+                for t in tiles
+                if t.block_m == 64 and t.num_stages == 3
+                for split in (2, 4, 8, 16, 32)
+            ]
         if shape.keys < 64:
             tiles = [t for t in tiles if t.block_n <= 64]
     device = DEVICES[90]
@@ -404,7 +415,12 @@ def main() -> None:
     for name in names:
         problem = PROBLEMS[name]
         tiles = (
-            [(attention_tiles.best(problem.shape, DEVICES[90]), attention_tiles.PRECISION)]
+            [
+                (
+                    attention_tiles.best(problem.shape, DEVICES[90]),
+                    attention_tiles.dot_precision(problem.shape.itemsize),
+                )
+            ]
             if options.chosen
             else candidates(problem)
         )

@@ -89,7 +89,6 @@ def _compile(shape: Attention, tile: Tile, capability: int, folder: Path) -> Any
         even_rows=shape.rows % tile.block_m == 0,
         even_keys=shape.keys % tile.block_n == 0,
         one_step=shape.keys < tile.block_n,
-        precision=attention_tiles.PRECISION,
     )
 
     def strides(length: int, heads: int, head: int) -> tuple[int, ...]:

@@ -309,6 +309,65 @@ def test_what_attention_does_not_take_is_lowered_as_its_definition(tmp_path: Pat
     assert error(got, Cases(cases)(wide.double())["wide"]) < 1e-6
 
 
+class Dynamic(nn.Module):
+    """Padded self-attention, causal, and of rows to a cache of another length, grouped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(32, 96)
+
+    def forward(
+        self, x: torch.Tensor, seen: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        mask = seen[:, None, None, :].expand(batch, 1, length, length)
+        position = torch.arange(length)
+        compared = (position[None, :] <= position[:, None])[None, None] & mask
+        bias = (position[None, :] - position[:, None]).to(x.dtype)
+        return {
+            "padded": joined(sdpa(q, k, v, attn_mask=mask)),
+            "causal": joined(sdpa(q, k, v, is_causal=True)),
+            "compared": joined(sdpa(q, k, v, attn_mask=compared)),
+            "biased": joined(sdpa(q, k, v, attn_mask=bias)),
+            "cached": joined(sdpa(q, keys, values, enable_gqa=True)),
+            "one": joined(sdpa(q[:, :, :1], keys, values, enable_gqa=True)),
+        }
+
+
+def test_one_program_for_every_length(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1, max=4)
+    length = torch.export.Dim("length", min=1, max=90)
+    cached = torch.export.Dim("cached", min=1, max=600)
+
+    def given(batch: int, length: int, cached: int) -> Tensors:
+        cache = torch.randn(2, batch, 2, cached, 8)
+        seen = torch.rand(batch, length) > 0.2
+        seen[:, 0] = True
+        return torch.randn(batch, length, 32), seen, cache[0], cache[1]
+
+    torch.manual_seed(0)
+    module = Dynamic().eval()
+    shapes = (
+        {0: batch, 1: length}, {0: batch, 1: length}, {0: batch, 2: cached}, {0: batch, 2: cached},
+    )  # fmt: skip
+    exported = support.export(module, given(2, 40, 512), dynamic_shapes=shapes)
+    weights = support.write_graph(exported, tmp_path / "graph.json")
+    program = lower(tmp_path / "graph.json", parse("sm_90"), tmp_path / "lowered")
+    assert sum(kernel.template == "attention" for kernel in program.kernels) >= 5
+    assert not any(kernel.template == "bmm" for kernel in program.kernels)
+    names = [spec.name for spec in program.inputs]
+    double = Dynamic().double().eval()
+    double.load_state_dict(module.state_dict())
+    for sizes in ((1, 1, 1), (4, 90, 600), (3, 33, 64), (2, 64, 257)):
+        args = given(*sizes)
+        got = simulated(tmp_path / "lowered", weights, dict(zip(names, args, strict=True)))
+        exact = double(*(a.double() if a.is_floating_point() else a for a in args))
+        for spec in program.outputs:
+            want = exact[spec.path.split('"')[1]]
+            assert error(got["outputs"][spec.name], want) < 2e-6, (sizes, spec.path)
+
+
 def lowered(module: nn.Module, args: Tensors, folder: Path, target: str = "sm_90") -> Program:
     module.eval()
     support.write_graph(support.export(module, args), folder / "graph.json")

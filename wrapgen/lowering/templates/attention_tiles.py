@@ -83,7 +83,7 @@ def constants(
     even_rows: bool,
     even_keys: bool,
     one_step: bool,
-    precision: str = "ieee",
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """Constants for ``attention.ATTENTION``.
 
@@ -96,7 +96,7 @@ def constants(
       even_rows: whether every tile is full, whatever the number of rows may be.
       even_keys: whether every step is full.
       one_step: whether the keys are certainly fewer than a step.
-      precision: ``tl.dot``'s, for float32.
+      precision: ``tl.dot``'s, if not the one for the operands' type.
     """
     fold = scale > 0 and not (mask is not None and mask.added)
     unit = 1.0 if mask is not None and mask.added else LOG2_E
@@ -136,7 +136,7 @@ def constants(
         "ZERO_ROWS": zero_rows and mask is not None,
         "INNER": not (one_step and not even_keys),
         "EDGE": shape.causal or not even_keys,
-        "PRECISION": f'"{precision}"',
+        "PRECISION": f'"{precision or dot_precision(shape.itemsize)}"',
     }
 
 
@@ -180,6 +180,11 @@ _FEW_ROWS: Final = 16
 """Rows of a tile in decoding, the least that the tensor cores take."""
 
 
+def dot_precision(itemsize: int) -> str:
+    """``tl.dot``'s for operands of a size. Half precision is exact; there, the other is slower."""
+    return PRECISION if itemsize == 4 else "ieee"
+
+
 def best(shape: Attention, device: Device) -> Tile:
     """The tile for a shape, the first that fits the device of those in order of preference.
 
@@ -210,7 +215,7 @@ def _few(shape: Attention) -> bool:
 def _decoding(shape: Attention, device: Device) -> Tile:
     """A multiprocessor each, as far as that leaves everyone two steps."""
     rows = shape.rows * shape.group
-    block_n = 64 if shape.itemsize == 2 else 32
+    block_n = 64 if shape.itemsize == 2 and shape.keys > 32 else 32
     programs = shape.batch * shape.heads_kv
     split = _split(programs, _ceil(shape.keys, block_n), 2, device)
     return Tile(
@@ -222,12 +227,12 @@ def _blocks(shape: Attention, device: Device) -> Tile:
     if shape.itemsize == 4:
         return Tile(32, 64 if shape.keys > 128 else 32, 2, 4)
     heads = shape.batch * shape.heads
+    if shape.keys <= 64:
+        return Tile(64, 64 if shape.keys > 32 else 32, 2, 4)
     if shape.rows <= 32:
         return Tile(32, 64, 3, 4, _split(heads, _ceil(shape.keys, 64), 4, device))
     programs = heads * _ceil(shape.rows, 64)
     short = max(shape.head, shape.head_v) <= 64
-    if shape.keys <= 64:
-        return Tile(64, 64 if shape.keys > 32 else 32, 2, 4)
     if shape.keys <= 128 and short:
         return Tile(64, 128, 2, 4)
     if shape.keys <= 256 and short and programs <= device.multiprocessors and not shape.causal:
@@ -237,7 +242,7 @@ def _blocks(shape: Attention, device: Device) -> Tile:
     if keys >= 2048 and heads * _ceil(shape.rows, 128) >= 512:
         return Tile(128, 64, 3, 8)
     if programs < 2 * device.multiprocessors:
-        split = 1 if shape.causal else _split(programs, _ceil(shape.keys, 64), 8, device)
+        split = 1 if shape.causal else _split(programs, _ceil(shape.keys, 64), 8, device, 2)
         return Tile(64, 128 if short and split == 1 else 64, 3, 4, split)
     # Keys that do not fill their last step, where that matters.
     if 10 * _ceil(shape.keys, 64) * 64 >= 11 * _ceil(shape.keys, 32) * 32:
@@ -245,10 +250,13 @@ def _blocks(shape: Attention, device: Device) -> Tile:
     return Tile(64, 64, 3, 4)
 
 
-def _split(programs: int, steps: int, least: int, device: Device) -> int:
-    """Among how many programs keys are divided: a power of two, with ``least`` steps each."""
+def _split(programs: int, steps: int, least: int, device: Device, each: int = 1) -> int:
+    """Among how many programs keys are divided: a power of two, with ``least`` steps each.
+
+    ``each``: how many programs a multiprocessor may get.
+    """
     split = 1
-    while 2 * split * programs <= device.multiprocessors and steps >= 2 * split * least:
+    while 2 * split * programs <= each * device.multiprocessors and steps >= 2 * split * least:
         split *= 2
     return split
 
