@@ -1,7 +1,8 @@
 """Our own Triton templates, and the lowerings that use them in place of Inductor's.
 
 ``installed`` is what lowering enters around Inductor's ``GraphLowering``. product.py holds the
-templates, geometry.py and cost.py the choice of their configuration, operations.py the lowerings.
+templates, geometry.py and cost.py the choice of their configuration, operations.py the lowerings;
+of attention, the files that are called so.
 """
 
 from __future__ import annotations
