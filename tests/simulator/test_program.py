@@ -271,9 +271,12 @@ def test_a_step_that_reads_too_early_is_found(tmp_path: Path) -> None:
 
 def test_a_copy_of_what_nothing_wrote(tmp_path: Path) -> None:
     program = sample()
-    fill = Fill(dst=Ref(space="arena", name="t"), byte=0, nbytes=16, sources=())
+    fill = Fill(dst=Ref(space="arena", name="t"), byte=0, nbytes="8 * s0", sources=())
     copy = Copy(
-        src=Ref(space="arena", name="t"), dst=Ref(space="output", name="out"), nbytes=20, sources=()
+        src=Ref(space="arena", name="t"),
+        dst=Ref(space="output", name="out"),
+        nbytes="12 * s0",
+        sources=(),
     )
     program = dataclasses.replace(
         program, main=dataclasses.replace(program.main, steps=(fill, copy))
