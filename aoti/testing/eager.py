@@ -130,6 +130,7 @@ class Interpreter(torch.fx.Interpreter):
 
     def __init__(self, module: torch.fx.GraphModule, precision: torch.dtype | None = None) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # errors name the node already
         self.precision = precision
         self.emulated: set[str] = set()
         self._node: torch.fx.Node | None = None
@@ -149,6 +150,11 @@ class Interpreter(torch.fx.Interpreter):
         """Calls an operation with dtypes and devices replaced."""
         if target in _CHECKS:
             return None
+        if target is torch.ops.higher_order.wrap_with_set_grad_enabled:
+            inside = Interpreter(args[1], self.precision)
+            result = inside.run(*args[2:])
+            self.emulated |= inside.emulated
+            return result
         if target is not aten.view.dtype:
             args, kwargs = tree_map(self._argument, (tuple(args), dict(kwargs)))
         try:

@@ -63,6 +63,24 @@ def test_inputs_written_in_place(tmp_path: Path) -> None:
     assert cache.count_nonzero() == 0
 
 
+class WithoutGradient(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            y = x.float() * torch.arange(4, dtype=torch.float32)
+        return y.to(x.dtype) + 1
+
+
+def test_a_block_without_gradients(tmp_path: Path) -> None:
+    x = torch.rand(4).half().requires_grad_()
+    eager = save(WithoutGradient(), (x,), tmp_path / "net.pt2")
+    targets = [str(node.target) for node in eager.program.graph.nodes]
+    assert "wrap_with_set_grad_enabled" in targets
+    exact = eager.run({"x": x.detach()}, torch.float64).outputs[0]
+    assert exact.dtype is torch.float64
+    torch.testing.assert_close(exact, x.detach().double() * torch.arange(4) + 1)
+    assert torch.equal(eager.run({"x": x.detach()}).outputs[0], WithoutGradient()(x).detach())
+
+
 class Sized(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(-1) * x.shape[0]
