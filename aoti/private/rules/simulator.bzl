@@ -41,13 +41,16 @@ def link_simulator(ctx, *, simulator, name, model, march, programs):
     cc_toolchain = find_cc_toolchain(ctx)
     features = cc_features(ctx, cc_toolchain)
     directories = [directory for program in programs for directory in program.shards + program.kernels]
+
+    # What holds them: a shard without kernels is an empty directory, which a sandbox leaves out.
+    parents = {_runfiles_path(ctx, directory).rpartition("/")[0]: None for directory in directories}
     source = ctx.actions.declare_file(name + ".simulator.cc")
     write_simulator_link(
         ctx.actions,
         name = model,
         driver = _runfiles_path(ctx, simulator.driver),
         executor = _runfiles_path(ctx, simulator.executor),
-        directories = [_runfiles_path(ctx, directory) for directory in directories],
+        directories = parents.keys(),
         out = source,
     )
     _, objects = cc_compile(
