@@ -58,7 +58,7 @@ tl.load({{x.lower()}}_base + {{at}}
 {% if MASKED %}
 {% set limits = (["(rm < LQ)[:, None]"] if not MASK_ONE_M and not EVEN_M else [])
     + (["(n < LK)[None, :]"] if not whole else []) %}
-        m = tl.load(mask_base + n[None, :] * {{"0" if MASK_ONE_N else stride("MASK", 3)}}
+        m = tl.load(mask_base + n[None, :] * ({{"0" if MASK_ONE_N else stride("MASK", 3)}})
 {%- if limits %}, mask={{limits | join(" & ")}}, other=0{% endif %})
 {% if MASK_ADDED %}
         s += m.to(tl.float32)
@@ -123,7 +123,7 @@ ATTENTION: Final = (
     pid = tl.program_id(0).to(INDEX_DTYPE)
 {% if CAUSAL %}
     # Programs start in order, and the later a row, the more keys it sees: long ones first.
-    packs = {{size("Q", 0)}} * PACKS
+    packs = ({{size("Q", 0)}}) * PACKS
     tile = TILES - 1 - pid // packs
     pack = pid % packs
 {% else %}
@@ -154,24 +154,24 @@ ATTENTION: Final = (
 {% endif %}
 
 {% if PACK > 1 %}
-    q_base = (Q + b * {{stride("Q", 0)}} + head * {{stride("Q", 1)}})[:, None]
+    q_base = (Q + b * ({{stride("Q", 0)}}) + head * ({{stride("Q", 1)}}))[:, None]
 {% else %}
-    q_base = Q + b * {{stride("Q", 0)}} + head * {{stride("Q", 1)}}
+    q_base = Q + b * ({{stride("Q", 0)}}) + head * ({{stride("Q", 1)}})
 {% endif %}
-    k_base = K + b * {{stride("K", 0)}} + head_kv * {{stride("K", 1)}}
-    v_base = V + b * {{stride("V", 0)}} + head_kv * {{stride("V", 1)}}
+    k_base = K + b * ({{stride("K", 0)}}) + head_kv * ({{stride("K", 1)}})
+    v_base = V + b * ({{stride("V", 0)}}) + head_kv * ({{stride("V", 1)}})
 {% if MASKED %}
     mask_base = MASK
 {% if not MASK_ONE_B %}
-    mask_base += b * {{stride("MASK", 0)}}
+    mask_base += b * ({{stride("MASK", 0)}})
 {% endif %}
 {% if not MASK_ONE_H and PACK > 1 %}
-    mask_base += (head * {{stride("MASK", 1)}})[:, None]
+    mask_base += (head * ({{stride("MASK", 1)}}))[:, None]
 {% elif not MASK_ONE_H %}
-    mask_base += head * {{stride("MASK", 1)}}
+    mask_base += head * ({{stride("MASK", 1)}})
 {% endif %}
 {% if not MASK_ONE_M %}
-    mask_base += (rm * {{stride("MASK", 2)}})[:, None]
+    mask_base += (rm * ({{stride("MASK", 2)}}))[:, None]
 {% endif %}
 {% endif %}
     q = {{read("Q", "rm", "rd", EVEN_M, EVEN_D1)}}
