@@ -38,7 +38,8 @@ _MACROS: Final = """
 {%- set width = "DV" if x == "V" else "D" -%}
 {%- set limits = (["(%s < %s)%s" % (rows, end, r)] if not whole_rows else [])
     + (["(%s < %s)%s" % (columns, width, c)] if not whole_columns else []) -%}
-{%- set at = "(%s * %s)%s + (%s * %s)%s" % (rows, stride(x, 2), r, columns, stride(x, 3), c) -%}
+{%- set at = "(%s * (%s))%s + (%s * (%s))%s"
+    % (rows, stride(x, 2), r, columns, stride(x, 3), c) -%}
 tl.load({{x.lower()}}_base + {{at}}
 {%- if limits %}, mask={{limits | join(" & ")}}, other=0.0{% endif %})
 {%- endmacro %}
