@@ -10,8 +10,9 @@ An uncompressed tar file with one folder, named after the model::
 
 ``manifest.json`` is canonical JSON: ``schema_version``; ``name``; ``targets``, each with the least
 CUDA version its driver must have, as cuDriverGetVersion spells it; ``symbols``, ``constraints``,
-``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights_digest``, that of the weights' names, dtypes and shapes which the library
-checks when it loads them; and ``files``, size and SHA-256 of each other file.
+``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights_digest``, that of the weights'
+names, dtypes and shapes which the library checks when it loads them; and ``files``, size and
+SHA-256 of each other file.
 """
 
 from __future__ import annotations
