@@ -150,6 +150,8 @@ class Interpreter(torch.fx.Interpreter):
         """Calls an operation with dtypes and devices replaced."""
         if target in _CHECKS:
             return None
+        if target is aten.view.default:
+            target = aten.reshape.default  # the same values, also where memory has another order
         if target is torch.ops.higher_order.wrap_with_set_grad_enabled:
             inside = Interpreter(args[1], self.precision)
             result = inside.run(*args[2:])

@@ -105,8 +105,14 @@ def completed(procedure: Procedure) -> dict[Block, int]:
     """For each block that the procedure writes, the step after which it holds its first value.
 
     That is the last one that writes it before any reads it; an update in place counts as a read,
-    unless nothing but fills came before (a kernel that adds up in zeroed memory).
+    unless nothing but fills came before (a kernel that adds up in zeroed memory). What is written
+    in parts, at several offsets, is complete when the last of them is there.
     """
+    parts: dict[Block, set[Any]] = {}
+    for step in procedure.steps:
+        for ref, access in accesses(step):
+            if access == "write":
+                parts.setdefault((ref.space, ref.name), set()).add(ref.offset)
     last: dict[Block, int] = {}
     read: set[Block] = set()
     for i, step in enumerate(procedure.steps):
@@ -116,7 +122,10 @@ def completed(procedure: Procedure) -> dict[Block, int]:
         for block, found in kinds.items():
             if block in read:
                 continue
-            if "read" in found or ("read_write" in found and block in last):
+            if len(parts.get(block, ())) > 1:
+                if "write" in found:
+                    last[block] = i
+            elif "read" in found or ("read_write" in found and block in last):
                 read.add(block)
             elif found & {"write", "read_write"}:
                 last[block] = i
