@@ -181,7 +181,7 @@ _FEW_ROWS: Final = 16
 
 
 def dot_precision(itemsize: int) -> str:
-    """``tl.dot``'s for operands of a size. Half precision is exact; there, the other is slower."""
+    """``tl.dot``'s for operands of a size. Half precision needs no splitting: its products are exact."""
     return PRECISION if itemsize == 4 else "ieee"
 
 
