@@ -388,8 +388,10 @@ def rectangular_embedding_bags(graph: torch.fx.Graph, _weights: Mapping[str, str
         args = (*node.args, *defaults[len(node.args) :])
         weight, indices, offsets, _, mode, _, factors, _, padding_idx = args
         size = _step_of_range(offsets, indices)
+        # A graph read from a file takes all four results apart, used or not.
         results = [user for user in node.users if user.args[1:] == (0,)]
-        if node.kwargs or size is None or mode == _MAX or len(results) != len(node.users):
+        others = [user for user in node.users if user not in results]
+        if node.kwargs or size is None or mode == _MAX or any(user.users for user in others):
             continue
         with graph.inserting_before(node):
             # A function of ours: decomposition, which comes next, traces what it calls.
@@ -400,6 +402,7 @@ def rectangular_embedding_bags(graph: torch.fx.Graph, _weights: Mapping[str, str
         for result in results:
             bags.meta["val"] = result.meta["val"]
             result.replace_all_uses_with(bags)
+        for result in (*results, *others):
             graph.erase_node(result)
         graph.erase_node(node)
 
