@@ -181,7 +181,7 @@ _FEW_ROWS: Final = 16
 
 
 def dot_precision(itemsize: int) -> str:
-    """``tl.dot``'s for operands of a size. Half precision needs no splitting: its products are exact."""
+    """``tl.dot``'s for operands of a size in bytes. Products of half precision are exact as is."""
     return PRECISION if itemsize == 4 else "ieee"
 
 
