@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
+from transformers import AttentionInterface, AttentionMaskInterface, BertConfig, BertModel
+from transformers.masking_utils import sdpa_mask
 
 from models import seeded
+
+ATTENTION = "sdpa_of_any_length"
+"""``transformers``' own, "sdpa", asks whether there is more than one query even where a mask is
+given: an export would serve no sequence of one token."""
 
 SIZES = {
     "base": {},  # 12 layers, hidden 768: bert-base-uncased
@@ -19,6 +24,27 @@ SIZES = {
         "max_position_embeddings": 128,
     },
 }
+
+
+def _attention(
+    _module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_options: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention of all tokens to all that are not masked, as ``[batch, sequence, heads, head]``."""
+    result = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    return result.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class Bert(nn.Module):
@@ -41,7 +67,7 @@ class Bert(nn.Module):
 
 def build(size: str = "base") -> Bert:
     """Builds the network in float32 on the CPU, in evaluation mode, with seeded weights."""
-    return seeded.fill(Bert(BertConfig(**SIZES[size], attn_implementation="sdpa")))
+    return seeded.fill(Bert(BertConfig(**SIZES[size], attn_implementation=ATTENTION)))
 
 
 def example_inputs(

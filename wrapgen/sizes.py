@@ -15,8 +15,9 @@ from unittest import mock
 import torch
 import torch.fx.experimental._config as symbolic_config
 from torch._C import DispatchKey
-from torch._subclasses.fake_impls import _compute_stride
+from torch._subclasses import fake_impls
 
+_compute_stride: Any = fake_impls._compute_stride
 _RESHAPE: Any = torch.ops.aten.reshape.default
 _COPY: Any = torch.ops.aten.copy.default
 _OVERLAP: Any = torch._debug_has_internal_overlap
@@ -33,6 +34,21 @@ def general() -> Iterator[None]:
         _kernel(_COPY, DispatchKey.Meta, _copy),
         mock.patch.object(torch, "_debug_has_internal_overlap", _internal_overlap),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def general_views() -> Iterator[None]:
+    """Has Inductor view memory in another shape only where that is right whatever the sizes.
+
+    Where it is not, Inductor computes indices or copies. By itself it asks whether sizes are 1, as
+    of ``x[:, 0]``, whose elements do not follow one another.
+    """
+
+    def strides(shape: Any, stride: Any, new: Any, **_: Any) -> Any:
+        return _compute_stride(shape, stride, new, size_oblivious=True)
+
+    with mock.patch.object(fake_impls, "_compute_stride", strides):
         yield
 
 

@@ -112,6 +112,88 @@ def test_the_example_does_not_matter(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
+class Encoder(nn.Module):
+    """Attention with a mask of padding, and the first and last tokens of the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 32)
+        self.qkv = nn.Linear(32, 96)
+        self.pool = nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        batch, length = x.shape
+        q, k, v = self.qkv(self.embed(x)).view(batch, length, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        mask = seen.bool()[:, None, None, :].expand(batch, 1, length, length)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = y.transpose(1, 2).reshape(batch, length, 32)
+        return y, self.pool(y[:, 0]).tanh(), self.pool(y[:, -1]), x[:, -1]
+
+
+def test_masked_attention_of_every_size(tmp_path: Path) -> None:
+    """Rows that do not follow one another in memory, ``y[:, 0]``, may be one row, or of one."""
+
+    def given(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = torch.ones(batch, length, dtype=torch.int64)
+        seen[-1, length - length // 4 :] = 0
+        return torch.randint(0, 20, (batch, length)), seen
+
+    torch.manual_seed(0)
+    both = {0: BATCH, 1: LENGTH}
+    shapes = {"x": both, "seen": both}
+    model = LoweredModel(Encoder(), given(3, 8), tmp_path, dynamic_shapes=shapes)
+    assert [(symbol.minimum, symbol.maximum) for symbol in model.program.symbols] == [
+        (1, 6),
+        (1, 40),
+    ]
+    assert model.program.constraints == ()
+    for batch, length in SWEEP:
+        model.check(*given(batch, length))
+
+
+class Decode(nn.Module):
+    """Attention to caches that are written from a given position on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 16)
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(
+        self, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int
+    ) -> tuple[torch.Tensor, ...]:
+        length = x.shape[1]
+        torch._check(start >= 0)
+        torch._check(start <= 47)
+        torch._check(start + length <= 48)
+        q, k, v = self.qkv(self.embed(x)).chunk(3, -1)
+        position = torch.arange(length) + start
+        keys.index_copy_(1, position, k)
+        values.index_copy_(1, position, v)
+        mask = torch.arange(48)[None, :] <= position[:, None]
+        scores = (q @ keys.transpose(1, 2)).masked_fill(~mask, float("-inf"))
+        y = scores.softmax(-1) @ values
+        return y, y[:, -1], x[:, -1]
+
+
+def test_a_cache_of_every_size(tmp_path: Path) -> None:
+    def given(batch: int, length: int, start: int) -> tuple[Any, ...]:
+        cache = torch.randn(2, batch, 48, 16)
+        return torch.randint(0, 20, (batch, length)), cache[0], cache[1], start
+
+    torch.manual_seed(0)
+    shapes = {
+        "x": {0: BATCH, 1: LENGTH},
+        "keys": {0: BATCH},
+        "values": {0: BATCH},
+        "start": Dim.DYNAMIC,
+    }
+    model = LoweredModel(Decode(), given(3, 8, 5), tmp_path, dynamic_shapes=shapes)
+    for batch, length in SWEEP:
+        model.check(*given(batch, length, 48 - length))
+        model.check(*given(batch, length, 0))
+
+
 class Pair(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return x + y[:, : x.shape[1]], torch.cat([x, y], 1)

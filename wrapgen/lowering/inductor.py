@@ -30,6 +30,7 @@ from torch._inductor.utils import aggregate_origins
 from torch._inductor.virtualized import V
 from torch.fx import GraphModule, Node
 
+from wrapgen import sizes
 from wrapgen.lowering import choices, errors, operators, random_numbers, templates
 from wrapgen.lowering.folding import is_random
 from wrapgen.lowering.passes import is_write_back
@@ -159,7 +160,7 @@ def lower_graph(
             fx_wrapper=True,
             layout_opt=_has_convolution(module),
         )
-        with V.set_graph_handler(graph):
+        with V.set_graph_handler(graph), sizes.general_views():
             graph.run(*inputs)
             if graph.missing:
                 return Lowered((), {}, (), tuple(graph.missing))
