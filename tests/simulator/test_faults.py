@@ -207,9 +207,10 @@ def test_freed_and_allocated_again_is_unwritten() -> None:
     assert found.what == errors.UNINITIALISED
 
 
-@pytest.mark.parametrize("programs", [2, 1000])
-def test_race(programs: int) -> None:
-    """Neighbours overlap by one element."""
+@pytest.mark.parametrize(("programs", "chunk"), [(2, 1 << 24), (1000, 1 << 24), (1000, 1)])
+def test_race(programs: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours overlap by one element; also where programs are not executed together."""
+    monkeypatch.setattr(EXECUTE, "CHUNK_BYTES", chunk)
     device = Device()
     target = device.allocate(4 * 8 * 1000, "target")
     integers = {"target": torch.zeros(1, dtype=torch.int32), "stride": 1}
@@ -221,12 +222,6 @@ def test_race(programs: int) -> None:
     assert re.search(r"program \([01], 0, 0\)", str(found))
     # The same value is no race.
     device.run(compiled(store_same, integers, {"BLOCK": 8}), (programs,), [target, 7])
-
-
-def test_race_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the programs are not executed together."""
-    monkeypatch.setattr(EXECUTE, "CHUNK_BYTES", 1)
-    test_race(1000)
 
 
 def test_race_between_two_stores() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from wrapgen.lowering import random_numbers
 from wrapgen.program import SourceNode
 
 REPORT_VERSION: Final = 1
@@ -55,8 +56,7 @@ _ADVICE: Final = {
         "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`"
     ),
     "aten.nonzero.default": (
-        "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`, or"
-        " `torch.nonzero_static`"
+        "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`"
     ),
     "aten.unique_dim.default": "the result's size depends on values: run it outside the model",
     "aten._unique2.default": "the result's size depends on values: run it outside the model",
@@ -65,8 +65,6 @@ _ADVICE: Final = {
 
 def advice(op: str, reason: str) -> str:
     """What the user can do about an operator that cannot be lowered; a clause."""
-    from wrapgen.lowering import random_numbers
-
     if reason == RANDOM:
         return random_numbers.ADVICE
     return _ADVICE.get(op, ADVICE)

@@ -147,11 +147,7 @@ def lower_graph(
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
         stack.enter_context(random_numbers.one_word_a_counter())
-        stack.enter_context(
-            mock.patch.object(reinplace, "compute_overlapping_tensors", _overlapping)
-        )
-        with _copies_kept(module):
-            post_grad_passes(module, True)
+        _post_grad(module)
         graph = _Graph(
             module,
             example_inputs=inputs,
@@ -194,7 +190,14 @@ def _settings(mode: Any, cache: Path) -> Iterator[None]:
 def rewrite(module: GraphModule, mode: Any, cache: Path) -> None:
     """Rewrites a graph as ``lower_graph`` does before it lowers it: the nodes are then those whose
     names buffers bear."""
-    with _settings(mode, cache), _copies_kept(module):
+    with _settings(mode, cache):
+        _post_grad(module)
+
+
+def _post_grad(module: GraphModule) -> None:
+    """Inductor's own rewrites of a graph, with what is wrong in them put right."""
+    overlapping = mock.patch.object(reinplace, "compute_overlapping_tensors", _overlapping)
+    with overlapping, _copies_kept(module):
         post_grad_passes(module, True)
 
 

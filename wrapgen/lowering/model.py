@@ -62,9 +62,9 @@ def lower(
         read = graph_file.read(graph)
         outside = interface(read.program, read.inputs, read.symbols)
         say("decomposing")
-        module, strides, mutated = _simplified(read)
+        module, strides, mutated = simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-            state = _State(read, target, Builder(target.device, num_shards, Path(scratch)))
+            state = State(read, target, Builder(target.device, num_shards, Path(scratch)))
             parts = state.divide(module, strides)
             names = _constant_names(parts.constants, read.names)
             say("lowering the constant-folding program")
@@ -81,7 +81,7 @@ def lower(
     return program
 
 
-def _simplified(
+def simplified(
     read: graph_file.GraphFile,
 ) -> tuple[GraphModule, list[tuple[Any, ...]], tuple[str, ...]]:
     """Gives the decomposed graph, the strides of its results, and the inputs it changes."""
@@ -135,7 +135,7 @@ def _is_build_system_s(path: Path) -> bool:
     return path.suffix == ".params"
 
 
-class _State:
+class State:
     """What lowering the two parts of a model shares."""
 
     def __init__(self, read: graph_file.GraphFile, target: Target, builder: Builder) -> None:
@@ -178,6 +178,7 @@ class _State:
         self.check()
 
     def check(self) -> None:
+        """Raises if anything was found that cannot be lowered; the message lists it all."""
         if self.offences:
             raise unsupported(self.offences, str(self.target))
 
@@ -219,7 +220,7 @@ def _refs(space: Any, names: Any) -> list[Ref]:
 
 
 def _program(
-    state: _State,
+    state: State,
     outside: Interface,
     mutated: tuple[str, ...],
     num_shards: int,

@@ -72,9 +72,9 @@ def prepare(graph: Path, target: Target) -> Reference:
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
         read = graph_file.read(graph)
         # From here on as in model.lower.
-        module, strides, _ = model._simplified(read)
+        module, strides, _ = model.simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-            state = model._State(read, target, Builder(target.device, 1, Path(scratch)))
+            state = model.State(read, target, Builder(target.device, 1, Path(scratch)))
             parts = state.divide(module, strides)
             for each in (parts.folding, parts.main):
                 if each is not None:
