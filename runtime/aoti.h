@@ -33,7 +33,7 @@
 
 // Raised by one whenever a caller compiled against the previous version could misbehave. Structs
 // that may grow begin with `struct_size`, which the caller sets to the sizeof it was compiled with.
-#define AOTI_ABI_VERSION 2
+#define AOTI_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {

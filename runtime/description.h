@@ -18,7 +18,7 @@
 namespace aoti {
 
 // Raised by one whenever generated code of the previous version could not be read correctly.
-constexpr uint32_t kDescriptionVersion = 2;
+constexpr uint32_t kDescriptionVersion = 3;
 
 // A constant array of the generated code.
 template <typename T>

@@ -25,7 +25,7 @@ import pydantic
 
 from wrapgen.dtype import INFO, DType
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised by one whenever a reader of the previous version could misread a file."""
 
 ALIGNMENT: Final = 16

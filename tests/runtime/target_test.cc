@@ -106,7 +106,7 @@ TEST(CheckDescription, RefusesAnotherVersion) {
   const Status status = CheckDescription(model);
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_STREQ(status.message(),
-               "the model's description has version 99, this runtime reads version 2: build the "
+               "the model's description has version 99, this runtime reads version 3: build the "
                "model and the runtime from the same release");
 }
 
