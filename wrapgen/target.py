@@ -1,30 +1,38 @@
-"""Targets: what a model is built for, spelled as XLA and nvcc spell it.
+"""Targets: what a model is built for, spelled as XLA, nvcc and LLVM spell it.
 
 ``sm_90`` is machine code (SASS) for compute capability 9.0; ``compute_90`` is PTX that the driver
 of any newer GPU compiles at load. A program is lowered once per compute capability, so
-``compute_90`` shares the lowering of ``sm_90``.
+``compute_90`` shares the lowering of ``sm_90``. ``gfx942`` is machine code for one architecture of
+AMD's, which no other runs. The runtime of a library speaks CUDA or HIP, not both, so a model's
+targets are of one platform.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Literal
+
+
+Platform = Literal["cuda", "hip"]
+"""Whose driver a library calls: NVIDIA's or AMD's."""
 
 
 class TargetError(ValueError):
-    """A target that is not known; the message lists those that are."""
+    """A target that is not known, or that does not go with the others; the message lists them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
     """The properties of a GPU that lowering uses in place of a detected one.
 
-    Sizes in bytes; counts an SM unless said otherwise. ``bandwidth`` in bytes a second and
-    ``tensor_flops`` in dense fp16 operations a second are the vendor's figures, used to rank kernel
-    configurations, never to report speed.
+    Sizes in bytes; counts an SM, or AMD's compute unit, unless said otherwise. ``capability`` is
+    what PyTorch calls it, of AMD's too; ``architecture`` is LLVM's name of AMD's, else empty.
+    ``bandwidth`` in bytes a second and ``tensor_flops`` in dense fp16 operations a second are the
+    vendor's figures, used to rank kernel configurations, never to report speed.
     Sources: CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability";
-    the data sheets of the device named.
+    the data sheets of the device named. Of AMD's, besides: ROCm documentation, "Accelerator and GPU
+    hardware specifications"; "AMD Instinct MI200" and "MI300 Instruction Set Architecture".
     """
 
     name: str
@@ -41,6 +49,12 @@ class Device:
     bandwidth: float
     tensor_flops: float
     warp_size: int = 32
+    architecture: str = ""
+
+    @property
+    def platform(self) -> Platform:
+        """Whose driver runs it."""
+        return "hip" if self.architecture else "cuda"
 
 
 _GIB: Final = 1 << 30
@@ -81,32 +95,111 @@ DEVICES: Final[dict[int, Device]] = {
 }
 """The declared device of each compute capability that lowering knows."""
 
+AMD_DEVICES: Final[dict[int, Device]] = {
+    0x90A: Device(
+        name="AMD Instinct MI250X",  # one of its two dies, which is what HIP calls a device
+        capability=(9, 0),
+        multiprocessors=110,
+        max_threads_per_multiprocessor=2048,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=131072,  # 4 SIMDs, 512 registers of 64 lanes each
+        shared_memory_per_multiprocessor=64 * _KIB,
+        shared_memory_per_block=64 * _KIB,
+        shared_memory_per_block_optin=64 * _KIB,
+        l2_cache=8 * _MIB,
+        total_memory=64 * _GIB,
+        bandwidth=1.6e12,
+        tensor_flops=191.5e12,
+        warp_size=64,
+        architecture="gfx90a",
+    ),
+    0x942: Device(
+        name="AMD Instinct MI300X",
+        capability=(9, 4),
+        multiprocessors=304,
+        max_threads_per_multiprocessor=2048,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=131072,
+        shared_memory_per_multiprocessor=64 * _KIB,
+        shared_memory_per_block=64 * _KIB,
+        shared_memory_per_block_optin=64 * _KIB,
+        l2_cache=4 * _MIB,  # of each die
+        total_memory=192 * _GIB,
+        bandwidth=5.3e12,
+        tensor_flops=1307e12,
+        warp_size=64,
+        architecture="gfx942",
+    ),
+}
+"""The declared device of each of AMD's architectures that lowering knows, by number."""
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Target:
-    """One entry of a model's ``targets``: ``kind`` is ``sm`` (SASS) or ``compute`` (PTX)."""
+    """One entry of a model's ``targets``.
+
+    ``kind`` is ``sm`` (SASS), ``compute`` (PTX) or ``gfx`` (machine code of AMD's).
+    ``capability`` is the number behind it: the compute capability, 90 for 9.0; or that of AMD's
+    architecture, whose last two digits LLVM writes in hexadecimal, 0x90a for ``gfx90a``.
+    """
 
     capability: int
     kind: str
 
     def __str__(self) -> str:
+        if self.kind == "gfx":
+            return f"gfx{self.capability:x}"
         return f"{self.kind}_{self.capability}"
+
+    @property
+    def platform(self) -> Platform:
+        """Whose driver loads it."""
+        return "hip" if self.kind == "gfx" else "cuda"
+
+    @property
+    def is_machine_code(self) -> bool:
+        """Whether it is what a GPU runs, and not PTX."""
+        return self.kind != "compute"
 
     @property
     def device(self) -> Device:
         """The device that lowering for this target assumes."""
-        return DEVICES[self.capability]
+        return (AMD_DEVICES if self.kind == "gfx" else DEVICES)[self.capability]
 
     @property
     def lowering(self) -> Target:
         """The target whose program this one is compiled from."""
-        return Target(self.capability, "sm")
+        return Target(self.capability, "sm") if self.kind == "compute" else self
+
+
+KNOWN: Final[dict[str, Target]] = {
+    str(target): target
+    for target in (
+        *(Target(number, kind) for number in sorted(DEVICES) for kind in ("sm", "compute")),
+        *(Target(number, "gfx") for number in sorted(AMD_DEVICES)),
+    )
+}
+"""Every target, by its one spelling: files and directories are named by it."""
 
 
 def parse(text: str) -> Target:
-    """Parses ``sm_90`` or ``compute_90``; raises ``TargetError`` for anything else."""
-    match = re.fullmatch(r"(sm|compute)_([1-9][0-9]{1,3})", text)
-    if not match or int(match[2]) not in DEVICES:
-        known = ", ".join(f"sm_{c}, compute_{c}" for c in sorted(DEVICES))
-        raise TargetError(f"unknown target {text!r}: expected one of {known}")
-    return Target(int(match[2]), match[1])
+    """Parses ``sm_90``, ``compute_90`` or ``gfx942``; raises ``TargetError`` for anything else."""
+    try:
+        return KNOWN[text]
+    except KeyError:
+        known = ", ".join(KNOWN)
+        raise TargetError(f"unknown target {text!r}: expected one of {known}") from None
+
+
+def platform_of(targets: Iterable[Target]) -> Platform:
+    """The platform of one or more targets; raises ``TargetError`` if they are of two."""
+    by_platform: dict[Platform, list[str]] = {}
+    for target in targets:
+        by_platform.setdefault(target.platform, []).append(str(target))
+    if len(by_platform) > 1:
+        raise TargetError(
+            f"targets {', '.join(by_platform['cuda'])} run on NVIDIA's GPUs and "
+            f"{', '.join(by_platform['hip'])} on AMD's: a library calls one vendor's driver; "
+            "build one for each"
+        )
+    return next(iter(by_platform))

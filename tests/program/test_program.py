@@ -295,7 +295,7 @@ def test_an_invalid_program_is_not_written() -> None:
 
 
 NO_VALUE = "has no value: it is no dimension of an input by itself, and no scalar input's symbol"
-KNOWN = "expected one of sm_80, compute_80, sm_90, compute_90"
+KNOWN = "expected one of sm_80, compute_80, sm_90, compute_90, gfx90a, gfx942"
 CONV = samples.conv_chain().kernels[1].name
 ADD = samples.conv_chain().kernels[0].name
 

@@ -18,20 +18,14 @@ any toolkit of its major version (CUDA Compatibility, "Minor Version Compatibili
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
+from wrapgen.kernels import stages
 from wrapgen.kernels.errors import KernelCompileError
-from wrapgen.kernels.launch import Launch, check_resources, check_ttir
+from wrapgen.kernels.launch import Launch, check_resources
 from wrapgen.target import Target
-
-TRITON_VERSION: Final = "3.7.1"
-"""The one version that the stages below are written for and tested with."""
 
 _TRIPLE: Final = "nvptx64-nvidia-cuda"
 
@@ -92,10 +86,10 @@ def code_path(target: Target) -> CodePath:
 
 def preload() -> None:
     """Imports Triton and sets up LLVM, so that processes forked from this one need not."""
-    triton = _import_triton()
+    triton = stages.load()
     context = triton.ir.context()
     triton.ir.load_dialects(context)
-    triton.backend(90).load_dialects(context)
+    triton.cuda(90).load_dialects(context)
     triton.llvm.init_targets()
 
 
@@ -108,12 +102,12 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
     """
     check_resources(launch, target)
     path = code_path(target)
-    triton = _import_triton()
-    _settle(triton)
-    backend = triton.backend(path.passes)
-    module = _parse(triton, backend, ttir, launch)
+    triton = stages.load()
+    stages.settle(triton)
+    backend = triton.cuda(path.passes)
+    module = stages.parse(triton, backend, ttir, launch)
     said: dict[str, Any] = {}
-    with _failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
+    with stages.failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
         options = backend.parse_options(_options(launch, path))
         module = backend.make_ttgir(module, said, options, path.passes)
         llir = backend.make_llir(module, said, options, path.passes)
@@ -134,15 +128,6 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
     return ptx
 
 
-def _settle(triton: _Triton) -> None:
-    """Gives Triton's settings their defaults, whatever the process that forked this one did."""
-    knobs = triton.knobs
-    for group in (knobs.compilation, knobs.language, knobs.nvidia, knobs.runtime):
-        group.reset()
-    # No line tables: they would record the name of the TTIR file.
-    knobs.compilation.disable_line_info = True
-
-
 def _options(launch: Launch, path: CodePath) -> dict[str, Any]:
     return {
         "num_warps": launch.num_warps,
@@ -153,28 +138,7 @@ def _options(launch: Launch, path: CodePath) -> dict[str, Any]:
     }
 
 
-def _parse(triton: _Triton, backend: Any, ttir: bytes, launch: Launch) -> Any:
-    """Parses TTIR and checks it against the launch; returns the module."""
-    # A fixed relative name: operations without a location get that of the file they are read from.
-    source = Path(f"{launch.name}.ttir")
-    source.write_bytes(ttir)
-    context = triton.ir.context()
-    triton.ir.load_dialects(context)
-    backend.load_dialects(context)
-    with _failing(f"the TTIR of kernel {launch.name} does not parse"):
-        module = triton.ir.parse_mlir_module(str(source), context)
-    module.context = context  # keeps it alive, and is where Triton's stages look for it
-    text = module.str_nodebug()
-    if "!tt.tensordesc" in text:
-        raise KernelCompileError(
-            f"kernel {launch.name}: uses tensor descriptors, which need scratch memory that no "
-            "launch provides; use pointers"
-        )
-    check_ttir(launch, text)
-    return module
-
-
-def _translate(triton: _Triton, llir: str, processor: str, version: int) -> str:
+def _translate(triton: stages.Triton, llir: str, processor: str, version: int) -> str:
     """Runs LLVM's code generator, with the flag and the contraction of products and sums that
     Triton chooses by default.
     """
@@ -211,50 +175,3 @@ def _check(name: str, ptx: Ptx, path: CodePath) -> None:
             f"kernel {name}: Triton says {ptx.shared_memory} bytes of shared memory, the PTX "
             f"{'uses' if uses else 'does not use'} shared memory"
         )
-
-
-@contextlib.contextmanager
-def _failing(message: str) -> Iterator[None]:
-    """Turns what Triton's bindings raise into a ``KernelCompileError`` that says what failed."""
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-        raise KernelCompileError(f"{message}: {error}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Triton:
-    """The parts of Triton used here."""
-
-    ir: Any
-    llvm: Any
-    knobs: Any
-    compiler: Any
-    gpu_target: Any
-
-    def backend(self, capability: int) -> Any:
-        return self.compiler.CUDABackend(self.gpu_target("cuda", capability, 32))
-
-
-def _import_triton() -> _Triton:
-    """Imports Triton, without torch and without a driver."""
-    # Without this, Triton reads the metadata of every installed package to find its backends, and
-    # loads whatever other package claims to be one.
-    known = os.environ.get("TRITON_BACKENDS_IN_TREE")
-    os.environ["TRITON_BACKENDS_IN_TREE"] = "1"
-    try:
-        import triton
-        from triton._C.libtriton import ir, llvm
-        from triton.backends.compiler import GPUTarget
-        from triton.backends.nvidia import compiler
-    finally:
-        if known is None:
-            del os.environ["TRITON_BACKENDS_IN_TREE"]
-        else:
-            os.environ["TRITON_BACKENDS_IN_TREE"] = known
-    if triton.__version__ != TRITON_VERSION:
-        raise KernelCompileError(
-            f"Triton is {triton.__version__}: expected {TRITON_VERSION}, the version that this "
-            "wrapgen drives"
-        )
-    return _Triton(ir, llvm, triton.knobs, compiler, GPUTarget)
