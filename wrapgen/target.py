@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Final, Literal
 
-
 Platform = Literal["cuda", "hip"]
 """Whose driver a library calls: NVIDIA's or AMD's."""
 
