@@ -125,11 +125,16 @@ class Constraint:
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A tensor of the weights file. ``name`` is its key there; it is contiguous, row-major."""
+    """A tensor of the weights file. ``name`` is its key there; it is contiguous, row-major.
+
+    ``role`` is what it is in the PyTorch module: a parameter, a buffer, or a tensor that the module
+    only mentions. State dicts hold all parameters, not all buffers, and nothing else.
+    """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
+    role: Literal["parameter", "buffer", "constant"] = "parameter"
 
 
 @_strict
@@ -296,6 +301,17 @@ class Kernel:
 
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CallSpec:
+    """How arguments and results of the Python call nest: what ``treespec_dumps`` of
+    ``torch.utils._pytree`` makes of ``(args, kwargs)`` and of the results. Nothing that is built
+    reads it but the interface of AOTInductor, which hands it to PyTorch."""
+
+    in_spec: str
+    out_spec: str
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """One model lowered for one target. ``target`` is the SASS target, such as ``sm_90``.
 
@@ -311,6 +327,7 @@ class Program:
     inputs: tuple[InputSpec, ...]
     fixed: tuple[FixedInput, ...] = ()
     outputs: tuple[TensorSpec, ...]
+    call_spec: CallSpec | None = None
     weights: tuple[Weight, ...]
     constants: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]

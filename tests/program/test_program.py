@@ -50,7 +50,7 @@ def test_the_example_in_the_documentation() -> None:
 def test_the_documentation_names_every_field() -> None:
     text = (ROOT / "docs/program.md").read_text(encoding="utf-8")
     for cls in (
-        *(p.Symbol, p.Constraint, p.ScalarSpec, p.FixedInput),
+        *(p.Symbol, p.Constraint, p.ScalarSpec, p.FixedInput, p.CallSpec),
         *(p.Program, p.TensorSpec, p.Weight, p.Buffer, p.Ref, p.PointerArg, p.ScalarArg),
         *(p.SourceNode, p.Launch, p.Copy, p.Fill, p.Procedure, p.KernelParam, p.Kernel),
     ):

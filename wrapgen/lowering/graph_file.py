@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import sympy
 import torch
@@ -109,6 +109,13 @@ def dtype_of(dtype: torch.dtype) -> DType:
         raise LoweringError(f"tensors of dtype {name} are not supported, only {known}") from None
 
 
+_ROLES: Final[Mapping[InputKind, Literal["parameter", "buffer", "constant"]]] = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
+
 def _deserialise(serialised: Any, tensors: dict[str, dict[str, Any]]) -> ExportedProgram:
     """Runs PyTorch's own deserialiser, with tensors on the meta device for weights."""
     state: dict[str, torch.Tensor] = {}
@@ -204,7 +211,10 @@ def _use_fakes(
         if spec.target in program._constants:
             program._constants[spec.target] = value
         weights[node.name] = Weight(
-            name=spec.target, dtype=dtype_of(value.dtype), shape=tuple(value.shape)
+            name=spec.target,
+            dtype=dtype_of(value.dtype),
+            shape=tuple(value.shape),
+            role=_ROLES[spec.kind],
         )
     inputs = [node.meta.get("val") for node in placeholders.values()]
     with passes.python_dispatch(mode):

@@ -18,12 +18,20 @@ from torch.export.graph_signature import (
     SymIntArgument,
     TensorArgument,
 )
+from torch.utils import _pytree as pytree
 
 from wrapgen.lowering import graph_file
 from wrapgen.lowering.arguments import paths
 from wrapgen.lowering.errors import LoweringError
 from wrapgen.lowering.symbols import Input, Symbols
-from wrapgen.program import IDENTIFIER, FixedInput, InputSpec, ScalarSpec, TensorSpec
+from wrapgen.program import (
+    IDENTIFIER,
+    CallSpec,
+    FixedInput,
+    InputSpec,
+    ScalarSpec,
+    TensorSpec,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Interface:
     inputs: tuple[InputSpec, ...]
     fixed: tuple[FixedInput, ...]
     outputs: tuple[tuple[str, str], ...]
+    call_spec: CallSpec
 
 
 def interface(program: ExportedProgram, inputs: Iterable[Input], symbols: Symbols) -> Interface:
@@ -71,7 +80,16 @@ def interface(program: ExportedProgram, inputs: Iterable[Input], symbols: Symbol
     outputs = list(_outputs(program, fixed, faults))
     if faults:
         raise LoweringError("cannot lower the model:\n" + "\n".join(f"  {f}" for f in faults))
-    return Interface(tuple(specs), tuple(fixed), _named(outputs))
+    return Interface(tuple(specs), tuple(fixed), _named(outputs), _call_spec(program))
+
+
+def _call_spec(program: ExportedProgram) -> CallSpec:
+    in_spec, out_spec = program.call_spec.in_spec, program.call_spec.out_spec
+    assert in_spec is not None
+    assert out_spec is not None
+    return CallSpec(
+        in_spec=pytree.treespec_dumps(in_spec), out_spec=pytree.treespec_dumps(out_spec)
+    )
 
 
 def _outputs(program: ExportedProgram, fixed: list[FixedInput], faults: list[str]) -> Iterable[str]:

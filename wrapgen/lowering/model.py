@@ -254,6 +254,7 @@ def _program(
             )
             for (name, path), result in zip(outside.outputs, main.results, strict=True)
         ),
+        call_spec=outside.call_spec,
         weights=tuple(w for w in state.read.weights.values() if w.name in used),
         constants=tuple(
             Buffer(
