@@ -12,6 +12,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from triton._C.libtriton import ir
+from triton.backends.amd.compiler import HIPBackend
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
@@ -83,6 +84,25 @@ class Kernel:
         )
         return str(backend.make_ttir(module, {}, options, capability).str_nodebug())
 
+    def hip_ttir(self, architecture: str) -> str:
+        """TTIR without locations, as Triton makes it for one of AMD's architectures."""
+        target = GPUTarget("hip", architecture, 64)
+        backend = HIPBackend(target)
+        options = backend.parse_options(
+            {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        )
+        context = ir.context()
+        ir.load_dialects(context)
+        backend.load_dialects(context)
+        module = self.source().make_ir(
+            target,
+            options,
+            backend.get_codegen_implementation(options),
+            backend.get_module_map(),
+            context,
+        )
+        return str(backend.make_ttir(module, {}, options).str_nodebug())
+
     def launch(self, ttir: str) -> Launch:
         params = [
             Param(
@@ -105,7 +125,8 @@ class Kernel:
         )
 
     def request(self, target: Target) -> Request:
-        ttir = self.ttir(target.capability)
+        amd = target.platform == "hip"
+        ttir = self.hip_ttir(str(target)) if amd else self.ttir(target.capability)
         return Request(ttir.encode(), self.launch(ttir), target, f"{self.name}.ttir")
 
 

@@ -236,9 +236,9 @@ def witnesses(tmp_path_factory: pytest.TempPathFactory) -> Witnesses:
     launch = shards.REDUCTION.request(SM_90).launch
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("assemble"))
-        assembled = ptxas.assemble(launch, kernel.ptx, "sm_90a", ptxas.default_ptxas())
+        assembled = ptxas.assemble(launch, kernel.assembly, "sm_90a", ptxas.default_ptxas())
     assert assembled.cubin == kernel.image
-    generated = ptx.Ptx(kernel.ptx, 87, 8, kernel.metadata.shared_memory, 0, 0)
+    generated = ptx.Ptx(kernel.assembly, 87, 8, kernel.metadata.shared_memory, 0, 0)
     return Witnesses(launch, generated, assembled)
 
 

@@ -58,7 +58,7 @@ def test_portable_ptx_assembles_for_every_later_device(
 ) -> None:
     found = compiled(kernel, f"compute_{capability}")
     text = found.image.decode()
-    assert text == found.ptx and found.metadata.format == "ptx"
+    assert text == found.assembly and found.metadata.format == "ptx"
     assert f"\n.version 8.0\n.target sm_{capability}\n" in text
     assert not _HOPPER_ONLY.search(text)
     assert found.metadata.driver == 12000
@@ -70,17 +70,17 @@ def test_portable_ptx_assembles_for_every_later_device(
 def test_products_of_8_bit_floats_need_a_newer_driver(tmp_path: Path) -> None:
     found = compiled(PRODUCT8, "compute_90")
     assert found.metadata.ptx_version == "8.4" and found.metadata.driver == 12040
-    assert "\n.version 8.4\n.target sm_90\n" in found.ptx and "e4m3.e4m3" in found.ptx
-    assert not _HOPPER_ONLY.search(found.ptx)
+    assert "\n.version 8.4\n.target sm_90\n" in found.assembly and "e4m3.e4m3" in found.assembly
+    assert not _HOPPER_ONLY.search(found.assembly)
     for arch in ("sm_90", "sm_100", "sm_120"):
-        assembles(found.ptx, arch, tmp_path)
+        assembles(found.assembly, arch, tmp_path)
 
 
 def test_the_check_would_notice() -> None:
     """The machine code for Hopper does use what portable PTX must not."""
     found = compiled(shards.DOT, "sm_90")
-    assert "wgmma" in found.ptx and ".target sm_90a\n" in found.ptx
-    assert _HOPPER_ONLY.search(found.ptx)
+    assert "wgmma" in found.assembly and ".target sm_90a\n" in found.assembly
+    assert _HOPPER_ONLY.search(found.assembly)
 
 
 _COMPILE = textwrap.dedent(
@@ -121,6 +121,6 @@ def test_code_is_what_triton_compiles(
         check=True,
     )
     found = compiled(kernel, f"sm_{capability}")
-    assert found.ptx == out.with_suffix(".ptx").read_text()
+    assert found.assembly == out.with_suffix(".ptx").read_text()
     cubin = out.with_suffix(".cubin").read_bytes()
     assert _code(found.image, kernel.name) == _code(cubin, kernel.name)

@@ -1,4 +1,4 @@
-"""Compiles TTIR to cubins and portable PTX, deterministically, and reads back what came out.
+"""Compiles TTIR to cubins, portable PTX and hsaco, deterministically, and reads back what came out.
 
 No torch, no GPU and no driver takes part. ``compile_shard`` is the step of a build;
 ``compile_kernels`` serves those who want to try configurations. Importing this package imports
@@ -10,7 +10,7 @@ Why the output depends on the input alone:
   fixed relative file names (``process``): no variable, path or earlier kernel has a say;
 * no line tables are made, in which ptxas would record names and times (``ptx``, ``ptxas``);
 * Triton's caches, random file names and driver detection are passed by: its stages are called one
-  by one (``ptx``), ptxas is run here (``ptxas``).
+  by one (``ptx``, ``amdgcn``), ptxas is run here (``ptxas``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What downstream must know of a compiled kernel, gathered from four witnesses that must agree.
+"""What downstream must know of a compiled kernel, gathered from witnesses that must agree.
 
-The launch as lowering declared it, Triton's statement, ptxas's report, and the cubin itself. Where
-the cubin says it, its word is what is written.
+The launch as lowering declared it, Triton's statement, ptxas's report, and the binary itself. Where
+the binary says it, its word is what is written.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from wrapgen.kernels import cubin
+from wrapgen.kernels import cubin, hsaco
+from wrapgen.kernels.amdgcn import Amdgcn
 from wrapgen.kernels.cubin import Cubin, Slot
 from wrapgen.kernels.errors import KernelCompileError, KernelResourceError
+from wrapgen.kernels.hsaco import Hsaco
 from wrapgen.kernels.launch import POINTER_BYTES, Launch
 from wrapgen.kernels.ptx import Ptx
 from wrapgen.kernels.ptxas import Assembled
-from wrapgen.target import Device, Target
+from wrapgen.target import Target
 
 SCHEMA_VERSION: Final = 1
 
@@ -28,18 +30,30 @@ _REGISTER_UNIT: Final = 256
 """Registers are allocated to a warp in multiples of this, for compute capability 3.0 and later
 (CUDA occupancy calculator, "register allocation unit size")."""
 
+_AMD_REGISTER_UNIT: Final = 8 * 64
+"""Of AMD's: vector registers are allocated to a wavefront in eights of 64 lanes (LLVM, "User Guide
+for AMDGPU Backend", ``GRANULATED_WORKITEM_VGPR_COUNT`` of GFX90A)."""
+
+_HIP_DRIVER: Final = 60000000
+"""The HIP of ROCm 6.0, whose functions the runtime calls; its loader takes code objects of version
+5, which it is the first to make by default."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
     """Facts about one compiled kernel; the fields of ``<kernel>.json``.
 
-    ``sha256`` is that of the image; ``format`` is ``cubin`` or ``ptx``. ``threads`` of a block,
+    ``sha256`` is that of the image; ``format`` is ``cubin``, ``ptx`` or ``hsaco``; ``ptx_version``
+    is empty for the last. ``threads`` of a block,
     ``num_warps`` of a block, ``num_ctas`` blocks of a cluster; ``shared_memory`` in bytes a block,
     all dynamic. ``registers``, ``local_memory`` (stack, spills included), ``spill_stores`` and
     ``spill_loads`` are a thread's, the last three in bytes; for PTX they hold on the device it
-    is named after, a later device's driver may decide otherwise. ``params`` are offset and size
-    in bytes of each parameter, the two scratch pointers at the end included. ``driver`` is the
-    least CUDA version a driver must have, as cuDriverGetVersion spells it: 12080 is 12.8.
+    is named after, a later device's driver may decide otherwise. Of AMD's, ``registers`` are vector
+    registers, and ``spill_loads`` is what ``spill_stores`` is: each register spilled counts once.
+    ``params`` are offset and size in bytes of each parameter, the two scratch pointers at the end
+    included; what HIP adds behind them it also fills in. ``driver`` is the least CUDA version a
+    driver must have, as cuDriverGetVersion spells it: 12080 is 12.8; or HIP version, as
+    hipRuntimeGetVersion does: 60000000 is 6.0.
     """
 
     schema_version: int
@@ -81,12 +95,8 @@ def gather(
     faults = list(_faults(launch, ptx, assembled, binary))
     if faults:
         raise KernelCompileError("\n".join(f"kernel {launch.name}: {fault}" for fault in faults))
-    excesses = list(_excesses(target.device, ptx, binary))
-    if excesses:
-        raise KernelResourceError(
-            f"kernel {launch.name}: {launch.config} is impossible on {target} "
-            f"({target.device.name}): {'; '.join(excesses)}"
-        )
+    registers = -(-binary.registers * target.device.warp_size // _REGISTER_UNIT) * _REGISTER_UNIT
+    _check_room(launch, target, ptx.shared_memory, binary.threads, registers * ptx.warps)
     portable = target.kind == "compute"
     image = ptx.text.encode("utf-8") if portable else assembled.cubin
     # PTX 8.0 to 8.5 came with CUDA 12.0 to 12.5 (PTX ISA, "Release Notes"). Machine code runs with
@@ -132,21 +142,30 @@ def _faults(launch: Launch, ptx: Ptx, assembled: Assembled, binary: Cubin) -> It
             yield f"{what}: expected {expected}, {source} says {got}"
     if ptx.warps < launch.num_warps:
         yield f"warps of a block: expected {launch.num_warps}, Triton says {ptx.warps}"
+    yield from _param_faults(launch, binary.params, "the cubin")
+    yield from _scratch_faults(ptx.global_scratch, ptx.profile_scratch)
+
+
+def _param_faults(launch: Launch, params: tuple[Slot, ...], source: str) -> Iterator[str]:
+    """Yields every parameter that the binary takes otherwise than the launch passes it."""
     expected_params = [(param.name, param.nbytes) for param in launch.params]
     expected_params += [(name, POINTER_BYTES) for name in SCRATCH_PARAMS]
-    if len(expected_params) != len(binary.params):
+    if len(expected_params) != len(params):
         yield (
             f"parameters: expected {len(expected_params)} ({len(launch.params)} of the launch and "
-            f"{len(SCRATCH_PARAMS)} that Triton appends), the cubin has {len(binary.params)}"
+            f"{len(SCRATCH_PARAMS)} that Triton appends), {source} has {len(params)}"
         )
     else:
-        for i, ((name, size), slot) in enumerate(zip(expected_params, binary.params, strict=True)):
+        for i, ((name, size), slot) in enumerate(zip(expected_params, params, strict=True)):
             if size != slot.size:
                 yield (
-                    f"parameter {i} ({name!r}): expected {size} bytes, the cubin has "
+                    f"parameter {i} ({name!r}): expected {size} bytes, {source} has "
                     f"{slot.size} bytes at offset {slot.offset}"
                 )
-    for what, size in (("global", ptx.global_scratch), ("profile", ptx.profile_scratch)):
+
+
+def _scratch_faults(global_scratch: int, profile_scratch: int) -> Iterator[str]:
+    for what, size in (("global", global_scratch), ("profile", profile_scratch)):
         if size:
             yield (
                 f"needs {size} bytes of {what} scratch memory a block, which a Program cannot "
@@ -155,13 +174,71 @@ def _faults(launch: Launch, ptx: Ptx, assembled: Assembled, binary: Cubin) -> It
             )
 
 
-def _excesses(device: Device, ptx: Ptx, binary: Cubin) -> Iterator[str]:
-    """Yields every resource of which one block needs more than the device has."""
-    registers = -(-binary.registers * device.warp_size // _REGISTER_UNIT) * _REGISTER_UNIT
-    for what, need, limit in (
-        ("bytes of shared memory", ptx.shared_memory, device.shared_memory_per_block_optin),
-        ("threads", binary.threads, device.max_threads_per_block),
-        ("registers", registers * ptx.warps, device.registers_per_multiprocessor),
+def gather_hsaco(launch: Launch, target: Target, code: Amdgcn) -> Metadata:
+    """Returns the metadata of a kernel compiled for AMD's. Raises as ``gather`` does."""
+    binary = hsaco.read(code.hsaco)
+    faults = list(_hsaco_faults(launch, target, code, binary))
+    if faults:
+        raise KernelCompileError("\n".join(f"kernel {launch.name}: {fault}" for fault in faults))
+    unit = _AMD_REGISTER_UNIT
+    registers = -(-binary.registers * binary.wavefront // unit) * unit
+    _check_room(launch, target, code.shared_memory, binary.threads, registers * code.warps)
+    return Metadata(
+        schema_version=SCHEMA_VERSION,
+        name=binary.entry,
+        target=str(target),
+        format="hsaco",
+        sha256=hashlib.sha256(code.hsaco).hexdigest(),
+        ttir_sha256=launch.ttir_sha256,
+        ptx_version="",
+        driver=_HIP_DRIVER,
+        threads=binary.threads,
+        num_warps=code.warps,
+        num_ctas=1,
+        shared_memory=code.shared_memory,
+        registers=binary.registers,
+        local_memory=binary.stack,
+        spill_stores=4 * binary.spills,
+        spill_loads=4 * binary.spills,
+        params=binary.params,
+        global_scratch=code.global_scratch,
+        profile_scratch=code.profile_scratch,
+    )
+
+
+def _hsaco_faults(launch: Launch, target: Target, code: Amdgcn, binary: Hsaco) -> Iterator[str]:
+    wavefront = target.device.warp_size
+    for what, expected, got in (
+        ("entry point", launch.name, binary.entry),
+        ("architecture", str(target), binary.architecture),
+        ("threads of a wavefront", wavefront, binary.wavefront),
+        ("threads of a block", wavefront * code.warps, binary.threads),
+        ("bytes of static shared memory", 0, binary.shared_memory),
     ):
-        if need > limit:
-            yield f"a block needs {need} {what}, the device has {limit}"
+        if expected != got:
+            yield f"{what}: expected {expected}, the code object says {got}"
+    if code.warps < launch.num_warps:
+        yield f"warps of a block: expected {launch.num_warps}, Triton says {code.warps}"
+    yield from _param_faults(launch, binary.params, "the code object")
+    yield from _scratch_faults(code.global_scratch, code.profile_scratch)
+
+
+def _check_room(
+    launch: Launch, target: Target, shared_memory: int, threads: int, registers: int
+) -> None:
+    """Raises ``KernelResourceError`` if one block needs more than the device has."""
+    device = target.device
+    excesses = [
+        f"a block needs {need} {what}, the device has {limit}"
+        for what, need, limit in (
+            ("bytes of shared memory", shared_memory, device.shared_memory_per_block_optin),
+            ("threads", threads, device.max_threads_per_block),
+            ("registers", registers, device.registers_per_multiprocessor),
+        )
+        if need > limit
+    ]
+    if excesses:
+        raise KernelResourceError(
+            f"kernel {launch.name}: {launch.config} is impossible on {target} ({device.name}): "
+            f"{'; '.join(excesses)}"
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from wrapgen.kernels import cubin, ptx, ptxas
+from wrapgen.kernels import amdgcn, cubin, ptx, ptxas
 from wrapgen.kernels import launch as launches
 from wrapgen.kernels import metadata as metadata_module
 from wrapgen.kernels.errors import KernelCompileError
@@ -39,16 +39,18 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class CompiledKernel:
-    """A compiled kernel: the image (cubin or PTX), the PTX it was made from, and its metadata."""
+    """A compiled kernel: the image (cubin, PTX or hsaco), the PTX or assembly of AMD's that it was
+    made from, and its metadata."""
 
     image: bytes
-    ptx: str
+    assembly: str
     metadata: Metadata
 
 
 def preload() -> None:
     """Imports and sets up what compiling needs, so that processes forked from this one need not."""
     ptx.preload()
+    amdgcn.preload()
     cubin.preload()
 
 
@@ -69,7 +71,8 @@ def compile_kernels(
     """
     assembler = ptxas.default_ptxas() if ptxas_path is None else ptxas.check_ptxas(ptxas_path)
     for request in requests:
-        ptx.code_path(request.target)
+        if request.target.platform == "cuda":
+            ptx.code_path(request.target)
     if not requests:
         return []
     preload()
@@ -111,6 +114,10 @@ def compile_kernels(
 
 def _compile(request: Request, assembler: Path) -> CompiledKernel:
     """Runs in a child process, in an empty directory and environment."""
+    if request.target.platform == "hip":
+        code = amdgcn.generate(request.ttir, request.launch, request.target)
+        metadata = metadata_module.gather_hsaco(request.launch, request.target, code)
+        return CompiledKernel(code.hsaco, code.text, metadata)
     path = ptx.code_path(request.target)
     generated = ptx.generate(request.ttir, request.launch, request.target)
     assembled = ptxas.assemble(request.launch, generated.text, path.assemble_for, assembler)
@@ -130,9 +137,9 @@ def compile_shard(
     """Compiles every kernel of a shard for every target.
 
     Reads ``<kernel>.ttir`` and ``<kernel>.json`` in ``shard``, which may be empty; writes
-    ``<target>/<kernel>.cubin`` (``.ptx`` for ``compute_*``) and ``<target>/<kernel>.json`` in
-    ``out``, which must not exist or be an empty directory, and stays as it was on failure. All
-    targets must have one compute capability, the one the shard was lowered for. ``ptxas_path`` is
+    ``<target>/<kernel>.cubin`` (``.ptx`` for ``compute_*``, ``.hsaco`` for ``gfx*``) and
+    ``<target>/<kernel>.json`` in ``out``, which must not exist or be an empty directory, and stays
+    as it was on failure. All targets must be those of one lowering, the shard's. ``ptxas_path`` is
     the ptxas to use, by default the one in Triton's wheel.
 
     Raises ``KernelCompileError`` that tells every kernel's fault.
@@ -161,10 +168,10 @@ def _check_targets(targets: Sequence[Target]) -> None:
         raise KernelCompileError("no target: expected at least one")
     if len(set(targets)) != len(targets):
         raise KernelCompileError(f"targets {names}: one is named twice")
-    if len({target.capability for target in targets}) != 1:
+    if len({target.lowering for target in targets}) != 1:
         raise KernelCompileError(
-            f"targets {names}: a shard is lowered for one compute capability; "
-            "compile each capability's shards by themselves"
+            f"targets {names}: a shard is lowered for one compute capability, or one of AMD's "
+            "architectures; compile the shards of each by themselves"
         )
 
 
