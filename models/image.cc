@@ -113,7 +113,7 @@ std::vector<float> Preprocess(const Image& image, int64_t size) {
   for (int64_t channel = 0; channel < kChannels; ++channel) {
     for (int64_t y = top; y < top + size; ++y) {
       for (int64_t x = left; x < left + size; ++x) {
-        const size_t at = static_cast<size_t>((y * scaled.width + x) * kChannels + channel);
+        const auto at = static_cast<size_t>((y * scaled.width + x) * kChannels + channel);
         planes.push_back((scaled.pixels[at] / 255 - kMean[channel]) / kDeviation[channel]);
       }
     }

@@ -8,7 +8,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <utility>
 
 #include "runtime/description.h"
 #include "runtime/model.h"

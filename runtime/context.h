@@ -4,6 +4,8 @@
 #define AOTI_RUNTIME_CONTEXT_H_
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "runtime/driver.h"
 #include "runtime/status.h"
@@ -36,8 +38,8 @@ class Context {
   cuda::Context handle() const { return handle_; }
 
  private:
-  Context(const Driver& driver, const DeviceProperties& device)
-      : driver_(driver), device_(device) {}
+  Context(const Driver& driver, DeviceProperties device)
+      : driver_(driver), device_(std::move(device)) {}
 
   const Driver& driver_;
   const DeviceProperties device_;

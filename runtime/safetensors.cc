@@ -23,7 +23,7 @@ std::string ParseObject(const std::string& text, Json* value) {
   std::string repeated;
   const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth == 1 && event == Json::parse_event_t::key) {
-      const std::string& key = parsed.get_ref<const std::string&>();
+      const auto& key = parsed.get_ref<const std::string&>();
       if (!keys.insert(key).second) repeated = key;
     }
     return true;
@@ -151,6 +151,7 @@ Status SafetensorsFile::ParseTensors(const std::string& header, uint64_t data_be
 
 Status SafetensorsFile::CheckCoverage(uint64_t data_begin) const {
   std::vector<const std::pair<const std::string, Tensor>*> in_order;
+  in_order.reserve(tensors_.size());
   for (const auto& tensor : tensors_) in_order.push_back(&tensor);
   std::sort(in_order.begin(), in_order.end(), [](const auto* a, const auto* b) {
     return std::tie(a->second.offset, a->second.nbytes) <

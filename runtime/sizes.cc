@@ -181,7 +181,7 @@ Status Sizes::Resolve(const char* sort, std::vector<TensorDescription>* tensors)
         std::string(sort) + " " + std::to_string(i) + " (" + tensor.name + "): ";
     std::vector<int64_t>* dims = &dims_[first + 2 * i];
     AOTI_RETURN_IF_ERROR(
-        ResolveDims(label, "size", layout->shape, layout->shape_values, &dims[0], &tensor.shape));
+        ResolveDims(label, "size", layout->shape, layout->shape_values, dims, &tensor.shape));
     AOTI_RETURN_IF_ERROR(ResolveDims(label, "stride", layout->strides, layout->stride_values,
                                      &dims[1], &tensor.strides));
     uint64_t nbytes = 0;
@@ -239,7 +239,7 @@ std::string Sizes::Where(const std::string& expression) const {
 }
 
 std::string Sizes::Origin(const SymbolDescription& symbol) const {
-  const std::string input =
+  std::string input =
       "input " + std::to_string(symbol.input) + " (" + model_.inputs[symbol.input].name + ")";
   if (symbol.dimension == kFixed) return input;
   return "dimension " + std::to_string(symbol.dimension) + " of " + input;

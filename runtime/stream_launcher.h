@@ -16,7 +16,7 @@ class StreamLauncher final : public Launcher {
                  cuda::Stream stream)
       : Launcher(addresses), driver_(driver), kernels_(kernels), stream_(stream) {}
 
-  Status Launch(uint32_t kernel, Grid grid, void** params, Pointers pointers) override;
+  Status Launch(uint32_t index, Grid grid, void** params, Pointers pointers) override;
   Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) override;
   Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) override;
 

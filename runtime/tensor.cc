@@ -266,7 +266,7 @@ bool ContiguousSize(const int64_t* shape, size_t ndim, uint64_t item_size, uint6
   bool overflow = false;
   for (size_t i = 0; i < ndim; ++i) {
     if (shape[i] < 0) return false;
-    const uint64_t size = static_cast<uint64_t>(shape[i]);
+    const auto size = static_cast<uint64_t>(shape[i]);
     empty = empty || size == 0;
     overflow = overflow || (size != 0 && product > std::numeric_limits<uint64_t>::max() / size);
     if (!empty && !overflow) product *= size;

@@ -17,7 +17,7 @@
 
 namespace simulator {
 
-using namespace aoti::cuda;  // NOLINT(build/namespaces): these are its functions
+using namespace aoti::cuda;  // NOLINT(google-build-using-namespace): these are its functions
 
 namespace {
 
@@ -1079,6 +1079,7 @@ simulator::Result cuCtxCreate_v2(CUctx_st** context, unsigned, int device) {
 simulator::Result cuCtxDestroy_v2(CUctx_st* context) {
   simulator::Machine& machine = simulator::Machine::Get();
   const std::lock_guard<std::recursive_mutex> lock(machine.mutex);
+  if (context == nullptr) return simulator::kErrorInvalidContext;
   if (simulator::Current() == context) simulator::current.pop_back();
   simulator::DestroyContext(machine, context);
   return aoti::cuda::kSuccess;

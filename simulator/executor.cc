@@ -1,13 +1,13 @@
 #include "simulator/executor.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -108,7 +108,7 @@ std::string ExecutorProcess::Start(DeviceMemory* memory) {
            "\"python -m simulator.executor\"";
   }
   command_ = command;
-  const std::string fault = memory->Reserve();
+  std::string fault = memory->Reserve();
   if (!fault.empty()) return fault;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {

@@ -100,7 +100,7 @@ LinkedModel::LinkedModel(const char* name, const char* driver, const char* execu
   if (given) return;
   std::string kernels = Environment(kKernels);
   for (size_t i = 0; i < num_directories; ++i) {
-    if (!kernels.empty()) kernels += ":";
+    if (!kernels.empty()) kernels += ':';
     kernels += root + "/" + directories[i];
   }
   setenv(kKernels, kernels.c_str(), 1);

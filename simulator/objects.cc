@@ -64,7 +64,7 @@ std::string ParseFault(const std::string& text, InjectedFault* fault) {
 }  // namespace
 
 Machine& Machine::Get() {
-  static Machine* machine = new Machine;
+  static auto* machine = new Machine;
   return *machine;
 }
 
@@ -189,6 +189,7 @@ void Machine::Execute(const BoundLaunch& launch) {
 
 void Machine::ExecuteInProcess(const BoundLaunch& launch) {
   std::vector<const void*> params;
+  params.reserve(launch.params.size());
   for (const auto& param : launch.params) params.push_back(param.data());
   SimulatorLaunch call = {};
   call.kernel = launch.function->image.name.c_str();
