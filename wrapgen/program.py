@@ -193,7 +193,26 @@ class ScalarArg:
     value: Dim
 
 
-Arg = Annotated[PointerArg | ScalarArg, pydantic.Field(discriminator="kind")]
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TensorMapArg:
+    """A tensor in memory, described to the hardware that copies blocks of it (TMA).
+
+    ``shape`` and ``strides`` are in elements of the parameter's type; the last stride is 1.
+    ``padding`` is what elements outside of the tensor read as. ``round_to_tf32`` drops the digits
+    of float32 that the type tf32 lacks. The bytes behind ``ref`` are what ``access`` says.
+    """
+
+    kind: Literal["tensor_map"] = "tensor_map"
+    ref: Ref
+    access: Literal["read", "write", "read_write"]
+    shape: tuple[Dim, ...]
+    strides: tuple[Dim, ...]
+    padding: Literal["zero", "nan"] = "zero"
+    round_to_tf32: bool = False
+
+
+Arg = Annotated[PointerArg | ScalarArg | TensorMapArg, pydantic.Field(discriminator="kind")]
 
 
 @_strict
@@ -267,14 +286,16 @@ class Procedure:
 class KernelParam:
     """A parameter of a kernel's TTIR function, in order. Compile-time constants are no parameters.
 
-    ``dtype`` is the pointee's for a pointer. ``divisible_by_16`` is what Triton was promised: of
-    the address, or of the value.
+    ``dtype`` is the pointee's for a pointer, an element's for a tensor map. ``divisible_by_16`` is
+    what Triton was promised: of the address, or of the value. ``block`` is the shape of the blocks
+    in which a tensor map's tensor is copied; empty for all else.
     """
 
     name: str
-    kind: Literal["pointer", "scalar"]
+    kind: Literal["pointer", "scalar", "tensor_map"]
     dtype: DType
     divisible_by_16: bool
+    block: tuple[int, ...] = ()
 
 
 @_strict
@@ -286,6 +307,10 @@ class Kernel:
     binary, the stem of its ``.ttir`` and of its readable source in ``sources/``. ``shard`` is where
     its TTIR is: ``shards/NN``. ``template`` is the hand-written template it was made from, or
     empty. ``config`` records the compile-time constants, for a reader.
+
+    The programs of a ``cooperative`` kernel wait for each other: all of a grid must fit the device
+    at once. One with ``launch_pdl`` may be started before the kernel ahead of it has ended, and
+    waits for that itself before it touches memory (programmatic dependent launch).
     """
 
     name: str
@@ -297,6 +322,8 @@ class Kernel:
     num_ctas: int
     template: str
     config: dict[str, int | str | bool | None]
+    cooperative: bool = False
+    launch_pdl: bool = False
 
 
 @_strict
@@ -423,7 +450,7 @@ def _shape_faults(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 _UNION_TAGS: Final = ("int", "str", "bool", "none")
-_KIND_TAGS: Final = ("launch", "copy", "fill", "pointer", "scalar", "tensor")
+_KIND_TAGS: Final = ("launch", "copy", "fill", "pointer", "scalar", "tensor_map", "tensor")
 
 
 def place(loc: Sequence[int | str]) -> str:

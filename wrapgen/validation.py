@@ -29,12 +29,12 @@ from wrapgen.program import (
     Kernel,
     KernelParam,
     Launch,
-    PointerArg,
     Procedure,
     Program,
     Ref,
     ScalarArg,
     ScalarSpec,
+    TensorMapArg,
     TensorSpec,
     Weight,
     extent,
@@ -356,10 +356,27 @@ def _kernel_faults(at: str, kernel: Kernel, num_shards: int) -> Iterator[str]:
             yield f"{at}.{field}: {number} is not a power of two between 1 and {maximum}"
     if kernel.num_stages < 1:
         yield f"{at}.num_stages: {kernel.num_stages} is less than 1"
+    if kernel.cooperative and kernel.launch_pdl:
+        yield f"{at}.launch_pdl: true, but the kernel is cooperative, whose grid starts at once"
     yield from _duplicates(f"{at}.params", [param.name for param in kernel.params])
     for i, param in enumerate(kernel.params):
         if not IDENTIFIER.match(param.name):
             yield f"{at}.params[{i}].name: {param.name!r} is not an identifier"
+        yield from _block_faults(f"{at}.params[{i}].block", param)
+
+
+MAX_TENSOR_MAP_RANK: Final = 5
+"""Dimensions of a tensor that TMA takes (CUDA driver API, cuTensorMapEncodeTiled)."""
+
+
+def _block_faults(at: str, param: KernelParam) -> Iterator[str]:
+    if param.kind != "tensor_map":
+        if param.block:
+            yield f"{at}: {list(param.block)}, but the parameter is a {param.kind}"
+    elif not 1 <= len(param.block) <= MAX_TENSOR_MAP_RANK:
+        yield f"{at}: {len(param.block)} dimensions, expected 1 to {MAX_TENSOR_MAP_RANK}"
+    elif min(param.block) < 1:
+        yield f"{at}: {list(param.block)} is no shape of a block: each size is at least 1"
 
 
 def _duplicates(group: str, names: Sequence[str]) -> Iterator[str]:
@@ -453,7 +470,7 @@ def _accesses(step: Launch | Copy | Fill) -> Iterator[tuple[str, Ref, str, Dim]]
         pointers = [
             (f"args[{i}].ref", arg.ref, arg.access, 0)
             for i, arg in enumerate(step.args)
-            if isinstance(arg, PointerArg)
+            if not isinstance(arg, ScalarArg)
         ]
         yield from sorted(pointers, key=lambda pointer: pointer[2] == "write")
 
@@ -497,11 +514,39 @@ def _launch_faults(
             yield f"{at}.args[{i}]: parameter {param.name!r} is a {param.kind}, not a {arg.kind}"
         elif isinstance(arg, ScalarArg):
             yield from _scalar_faults(f"{at}.args[{i}]", arg, param, symbols)
+        elif isinstance(arg, TensorMapArg):
+            yield from _tensor_map_faults(f"{at}.args[{i}]", arg, param, symbols)
         elif param.divisible_by_16 and (_known(arg.ref.offset) or 0) % ALIGNMENT:
             yield (
                 f"{at}.args[{i}].ref.offset: {arg.ref.offset} is no multiple of 16, as parameter "
                 f"{param.name!r} of kernel {kernel.name} was promised"
             )
+
+
+def _tensor_map_faults(
+    at: str, arg: TensorMapArg, param: KernelParam, symbols: _Symbols
+) -> Iterator[str]:
+    """Faults of a tensor map: what the hardware cannot take is one (CUDA driver API,
+    cuTensorMapEncodeTiled)."""
+    rank = len(param.block)
+    if len(arg.shape) != rank:
+        yield f"{at}.shape: {len(arg.shape)} dimensions, parameter {param.name!r} has {rank}"
+        return
+    yield from _layout_faults(at, arg.shape, arg.strides, symbols)
+    if (_known(arg.ref.offset) or 0) % ALIGNMENT:
+        yield f"{at}.ref.offset: {arg.ref.offset} is no multiple of 16, as tensor maps need"
+    for i, stride in enumerate(arg.strides):
+        value = _known(stride)
+        if i == rank - 1:
+            if value != 1:
+                yield f"{at}.strides[{i}]: {stride}, the last stride of a tensor map is 1"
+        elif value is not None and value * INFO[param.dtype].itemsize % ALIGNMENT:
+            yield (
+                f"{at}.strides[{i}]: {value} elements are no multiple of 16 bytes, as tensor maps "
+                "need"
+            )
+    if arg.round_to_tf32 and param.dtype != DType.FLOAT32:
+        yield f"{at}.round_to_tf32: true, parameter {param.name!r} is {param.dtype}, not float32"
 
 
 _FLOATS: Final = frozenset(dtype for dtype in DType if "float" in dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.language.extra import libdevice
 
-from wrapgen.dtype import INFO
+from wrapgen.dtype import INFO, DType
 from wrapgen.kernels import Launch, Param, Request
 from wrapgen.target import Target
 
@@ -38,6 +39,7 @@ class Kernel:
     num_ctas: int = 1
     maxnreg: int | None = None
     unaligned: tuple[str, ...] = ()
+    launch_pdl: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +56,9 @@ class Kernel:
         return {
             (i,): [["tt.divisibility", 16]]
             for i, name in enumerate(self.function.arg_names)
-            if name in self.signature and name not in self.unaligned
+            if name in self.signature
+            and name not in self.unaligned
+            and not self.signature[name].startswith("tensordesc")
         }
 
     def source(self) -> ASTSource:
@@ -104,16 +108,14 @@ class Kernel:
         return str(backend.make_ttir(module, {}, options).str_nodebug())
 
     def launch(self, ttir: str) -> Launch:
-        params = [
-            Param(
-                name,
-                "pointer" if kind.startswith("*") else "scalar",
-                _DTYPES[kind.removeprefix("*")],
-                name not in self.unaligned,
-            )
-            for name, kind in self.full_signature.items()
-            if kind != "constexpr"
-        ]
+        params: list[Param] = []
+        for name, kind in self.full_signature.items():
+            if kind.startswith("tensordesc"):
+                params += _tensor_map(name, kind)
+            elif kind != "constexpr":
+                pointer = "pointer" if kind.startswith("*") else "scalar"
+                dtype = _DTYPES[kind.removeprefix("*")]
+                params.append(Param(name, pointer, dtype, name not in self.unaligned))
         return Launch(
             name=self.name,
             ttir_sha256=hashlib.sha256(ttir.encode()).hexdigest(),
@@ -122,12 +124,23 @@ class Kernel:
             num_ctas=self.num_ctas,
             params=tuple(params),
             maxnreg=self.maxnreg,
+            launch_pdl=self.launch_pdl,
         )
 
     def request(self, target: Target) -> Request:
         amd = target.platform == "hip"
         ttir = self.hip_ttir(str(target)) if amd else self.ttir(target.capability)
         return Request(ttir.encode(), self.launch(ttir), target, f"{self.name}.ttir")
+
+
+def _tensor_map(name: str, kind: str) -> list[Param]:
+    """``tensordesc<fp16[64, 32]>``: the map, then the tensor's sizes and strides."""
+    dtype, sizes = re.fullmatch(r"tensordesc<(\w+)\[(.*)\]>", kind).groups()  # type: ignore[union-attr]
+    block = tuple(int(size) for size in sizes.split(","))
+    described = [Param(name, "tensor_map", _DTYPES[dtype], False, block)]
+    for what, of in (("shape", DType.INT32), ("stride", DType.INT64)):
+        described += [Param(f"{name}_{what}_{i}", "scalar", of, False) for i in range(len(block))]
+    return described
 
 
 def launch_json(launch: Launch) -> dict[str, Any]:
@@ -207,6 +220,20 @@ def descriptor(a, c, n, BLOCK: tl.constexpr):
     tl.store(c + i[:, None] * BLOCK + i[None, :], value)
 
 
+@triton.jit
+def tensor_map(rows, n, c, BLOCK: tl.constexpr):
+    value = rows.load([tl.program_id(0) * BLOCK, n])
+    i = tl.arange(0, BLOCK)
+    tl.store(c + i, tl.sum(value, 1))
+
+
+@triton.jit
+def dependent(a, c, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.extra.cuda.gdc_wait()
+    tl.store(c + i, tl.load(a + i) + 1)
+
+
 POINTWISE = Kernel(
     pointwise, {"a": "*fp16", "b": "*fp16", "c": "*fp16", "n": "i32"}, {"BLOCK": 1024}
 )
@@ -232,4 +259,11 @@ SCALARS = Kernel(
 )
 LIBRARY = Kernel(library, {"a": "*fp32", "c": "*fp32"}, {"BLOCK": 256})
 DESCRIPTOR = Kernel(descriptor, {"a": "*fp16", "c": "*fp16", "n": "i32"}, {"BLOCK": 64})
+TENSOR_MAP = Kernel(
+    tensor_map,
+    {"rows": "tensordesc<bf16[64, 32]>", "n": "i32", "c": "*bf16"},
+    {"BLOCK": 64},
+    unaligned=("n",),
+)
+DEPENDENT = Kernel(dependent, {"a": "*fp32", "c": "*fp32"}, {"BLOCK": 128}, launch_pdl=True)
 KERNELS = (DOT, LIBRARY, POINTWISE, REDUCTION, SCALARS)

@@ -188,7 +188,7 @@ def test_impossible_launches(change: dict[str, int], message: str) -> None:
         ({}, {"warps": 8}, "threads of a block: expected 512, the code object says 256"),
         ({"num_warps": 8}, {}, "warps of a block: expected 8, Triton says 4"),
         ({"params": ()}, {}, r"parameters: expected 2 \(0 of the .* the code object has 6"),
-        ({}, {"global_scratch": 128}, "needs 128 bytes of global scratch memory a block"),
+        ({}, {"profile_scratch": 64}, "needs 64 bytes of profile scratch memory a block"),
     ],
 )
 def test_witnesses_must_agree(

@@ -238,7 +238,7 @@ def witnesses(tmp_path_factory: pytest.TempPathFactory) -> Witnesses:
         patch.chdir(tmp_path_factory.mktemp("assemble"))
         assembled = ptxas.assemble(launch, kernel.assembly, "sm_90a", ptxas.default_ptxas())
     assert assembled.cubin == kernel.image
-    generated = ptx.Ptx(kernel.assembly, 87, 8, kernel.metadata.shared_memory, 0, 0)
+    generated = ptx.Ptx(kernel.assembly, 87, 8, kernel.metadata.shared_memory, 0, 1, 0, ())
     return Witnesses(launch, generated, assembled)
 
 
@@ -264,7 +264,6 @@ def test_sizes_are_compared_with_the_cubin(witnesses: Witnesses) -> None:
     ("changes", "message"),
     [
         ({"warps": 4}, r"threads of a block: expected 128, the cubin says 256"),
-        ({"global_scratch": 128}, r"needs 128 bytes of global scratch memory a block"),
         ({"profile_scratch": 64}, r"needs 64 bytes of profile scratch memory a block"),
     ],
 )
@@ -330,9 +329,42 @@ def test_clusters_where_there_are_none() -> None:
         assert f"num_ctas=2 is impossible on {target}" in str(error)
 
 
-def test_tensor_descriptors_are_refused() -> None:
-    error = refusal(shards.DESCRIPTOR.request(SM_90))
-    assert "descriptor.ttir: kernel descriptor: uses tensor descriptors" in str(error)
+def test_descriptors_made_in_the_kernel() -> None:
+    """Where there is TMA they lie in memory that the launch provides; elsewhere there are none."""
+    found = compile_one(shards.DESCRIPTOR.request(SM_90)).metadata
+    assert (found.global_scratch, found.global_scratch_align) == (128, 128)
+    assert found.tensor_maps == ()
+    for target in (SM_80, COMPUTE_90):
+        assert compile_one(shards.DESCRIPTOR.request(target)).metadata.global_scratch == 0
+
+
+def test_descriptors_made_by_the_host() -> None:
+    compiled = compile_one(shards.TENSOR_MAP.request(SM_90))
+    # The map, two sizes, two strides, n, c and the scratch pointers. The map begins at a multiple
+    # of 64, which is 48 bytes behind where parameters begin.
+    assert sizes(compiled) == [
+        *[(48, 128), (176, 4), (180, 4), (184, 8), (192, 8)],
+        *[(200, 4), (208, 8), (216, 8), (224, 8)],
+    ]
+    [found] = compiled.metadata.as_json()["tensor_maps"]
+    # CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CU_TENSOR_MAP_SWIZZLE_64B: rows of 32 elements.
+    assert found == {"param": 0, "element": 9, "swizzle": 2, "box": [64, 32]}
+
+
+def test_descriptors_made_by_the_host_where_there_is_no_tma() -> None:
+    request = dataclasses.replace(shards.TENSOR_MAP.request(SM_90), target=COMPUTE_90)
+    error = refusal(request)
+    assert isinstance(error, KernelResourceError)
+    assert "kernel tensor_map: parameter 'rows' is impossible on compute_90" in str(error)
+
+
+def test_dependent_launches() -> None:
+    text = compile_one(shards.DEPENDENT.request(SM_90)).assembly
+    assert "griddepcontrol.wait" in text
+    request = mutated(shards.POINTWISE.request(SM_90), launch_pdl=True)
+    assert "never waits for that: call tl.extra.cuda.gdc_wait()" in str(refusal(request))
+    error = refusal(mutated(shards.POINTWISE.request(SM_80), launch_pdl=True))
+    assert "launch_pdl is impossible on sm_80" in str(error)
 
 
 @pytest.mark.parametrize(

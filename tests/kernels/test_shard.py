@@ -178,7 +178,7 @@ def test_a_malformed_launch(shard: Path, changes: dict[str, Any], expected: str)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"kind": "tensor"}, "params[1]: kind is 'tensor': expected 'pointer' or 'scalar'"),
+        ({"kind": "tensor"}, "params[1]: kind is 'tensor': expected 'pointer', 'scalar' or"),
         ({"dtype": "half"}, "params[1]: dtype is 'half': expected one of bool, uint8"),
         ({"divisible_by_16": 1}, "params[1]: divisible_by_16 is 1: expected true or false"),
     ],

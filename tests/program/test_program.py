@@ -52,6 +52,7 @@ def test_the_documentation_names_every_field() -> None:
     for cls in (
         *(p.Symbol, p.Constraint, p.ScalarSpec, p.FixedInput, p.CallSpec),
         *(p.Program, p.TensorSpec, p.Weight, p.Buffer, p.Ref, p.PointerArg, p.ScalarArg),
+        p.TensorMapArg,
         *(p.SourceNode, p.Launch, p.Copy, p.Fill, p.Procedure, p.KernelParam, p.Kernel),
     ):
         (section,) = re.findall(rf"^#+ {cls.__name__}\n(.*?)(?=^#|\Z)", text, re.M | re.S)

@@ -9,6 +9,7 @@ from typing import Final
 
 from wrapgen import expression
 from wrapgen.codegen import args, expr, grid, interface, text
+from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.codegen.values import Values
@@ -165,8 +166,10 @@ def _step(procedure: str, i: int, step: Step, scope: Scope) -> list[str]:
                 if isinstance(arg, PointerArg):
                     multiple_of = ALIGNMENT if param.divisible_by_16 else 1
                     arguments.append(_address(arg.ref, procedure, whose, scope, multiple_of))
-                else:
+                elif isinstance(arg, ScalarArg):
                     arguments.append(args.scalar(f"{at}.args[{j}]", arg, param, values, whose))
+                else:
+                    raise CodegenError(f"{at}.args[{j}]: a tensor map is not supported here")
             head = f"kernels::{scope.kernels.function[step.kernel]}"
             items = ["launcher", programs, pointers, *arguments]
         case Copy():

@@ -79,6 +79,7 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Amdgcn:
                 "num_ctas": launch.num_ctas,
             }
         )
+        stages.use_pointers(triton, module)
         module = backend.make_ttgir(module, said, options)
         llir = backend.make_llir(module, said, options)
         global_scratch = module.get_int_attr("ttg.global_scratch_memory_size")

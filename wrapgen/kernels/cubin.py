@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from wrapgen.kernels.errors import KernelCompileError
+from wrapgen.kernels.launch import MAX_ALIGNMENT
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
@@ -184,15 +185,19 @@ def _params(records: list[_Record], entry: str) -> tuple[Slot, ...]:
     if sorted(found) != list(range(len(found))):
         raise KernelCompileError(f"kernel {entry}: the cubin lists parameters {sorted(found)}")
     slots = tuple(found[ordinal] for ordinal in range(len(found)))
+    reserved = _word(_one(records, _EIATTR_PARAM_CBANK, "PARAM_CBANK", entry)[4:])
+    begin, bank = reserved & 0xFFFF, reserved >> 16
     end = 0
     for ordinal, slot in enumerate(slots):
-        if slot.offset < end or (slot.size and slot.offset % slot.size):
+        # Aligned is the address in the bank, which parameters do not begin.
+        aligned = not slot.size or (begin + slot.offset) % min(slot.size, MAX_ALIGNMENT) == 0
+        if slot.offset < end or not aligned:
             raise KernelCompileError(
-                f"kernel {entry}: parameter {ordinal} at offset {slot.offset}, size {slot.size}: "
-                f"expected it aligned to its size, at {end} or later"
+                f"kernel {entry}: parameter {ordinal} at offset {slot.offset} from {begin}, size "
+                f"{slot.size}: expected it aligned to its size, to at most {MAX_ALIGNMENT}, at "
+                f"{end} or later"
             )
         end = slot.offset + slot.size
-    bank = _word(_one(records, _EIATTR_PARAM_CBANK, "PARAM_CBANK", entry)[4:]) >> 16
     size = _word(_one(records, _EIATTR_CBANK_PARAM_SIZE, "CBANK_PARAM_SIZE", entry))
     if not end == bank == size:
         raise KernelCompileError(

@@ -16,26 +16,39 @@ from wrapgen.target import Target
 POINTER_BYTES: Final = 8
 """Size of a device address."""
 
+TENSOR_MAP_BYTES: Final = 128
+"""Size of a tensor's description for TMA, a ``CUtensorMap``, which is passed by value."""
+
+MAX_ALIGNMENT: Final = 64
+"""Bytes. No parameter is aligned to more; a tensor map is to this."""
+
 MAX_WARPS: Final = 64
 """No device has blocks of more; what the declared device allows is checked after compilation."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_GRID_WAIT: Final = "griddepcontrol.wait"
 _ATTRIBUTE: Final = re.compile(r"tt\.divisibility = (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Param:
-    """A run-time parameter of a kernel. ``dtype`` is the pointee's for a pointer."""
+    """A run-time parameter of a kernel: a ``pointer``, ``scalar`` or ``tensor_map``.
+
+    ``dtype`` is the pointee's for a pointer, an element's for a tensor map, whose blocks have the
+    shape ``block``.
+    """
 
     name: str
     kind: str
     dtype: DType
     divisible_by_16: bool
+    block: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes the parameter takes in the kernel's parameter space."""
-        return POINTER_BYTES if self.kind == "pointer" else info(self.dtype).itemsize
+        fixed = {"pointer": POINTER_BYTES, "tensor_map": TENSOR_MAP_BYTES}
+        return fixed.get(self.kind) or info(self.dtype).itemsize
 
     @property
     def ttir_type(self) -> str:
@@ -43,6 +56,8 @@ class Param:
         element = info(self.dtype).ttir
         if self.kind == "scalar":
             return element
+        if self.kind == "tensor_map":
+            return f"!tt.tensordesc<tensor<{'x'.join(map(str, self.block))}x{element}>>"
         return f"!tt.ptr<{element}>"
 
 
@@ -51,8 +66,9 @@ class Launch:
     """How a kernel will be launched: block and cluster size, and the parameters in order.
 
     ``num_stages`` is the depth of software pipelining, ``maxnreg`` a limit on registers a thread
-    or ``None``; both steer compilation only. ``target`` is what the kernel was lowered for, where
-    the file says so.
+    or ``None``; both steer compilation only. With ``launch_pdl`` it may be started before the
+    kernel ahead of it has ended. ``target`` is what the kernel was lowered for, where the file says
+    so.
     """
 
     name: str
@@ -63,6 +79,7 @@ class Launch:
     params: tuple[Param, ...]
     maxnreg: int | None = None
     target: Target | None = None
+    launch_pdl: bool = False
 
     @property
     def config(self) -> str:
@@ -110,6 +127,7 @@ def parse(data: Any, *, where: str) -> Launch:
         ),
         maxnreg=fields.optional_integer("maxnreg", 1, 255),
         target=fields.optional_target("target"),
+        launch_pdl=fields.optional_boolean("launch_pdl"),
     )
     fields.finish()
     return launch
@@ -118,14 +136,27 @@ def parse(data: Any, *, where: str) -> Launch:
 def _param(data: Any, where: str) -> Param:
     fields = _Fields(data, where)
     kind = fields.text("kind")
-    if kind not in ("pointer", "scalar"):
-        raise KernelCompileError(f"{where}: kind is {kind!r}: expected 'pointer' or 'scalar'")
+    if kind not in ("pointer", "scalar", "tensor_map"):
+        raise KernelCompileError(
+            f"{where}: kind is {kind!r}: expected 'pointer', 'scalar' or 'tensor_map'"
+        )
     dtype = fields.text("dtype")
     if dtype not in set(DType):
         known = ", ".join(DType)
         raise KernelCompileError(f"{where}: dtype is {dtype!r}: expected one of {known}")
-    param = Param(fields.text("name"), kind, DType(dtype), fields.boolean("divisible_by_16"))
+    param = Param(
+        name=fields.text("name"),
+        kind=kind,
+        dtype=DType(dtype),
+        divisible_by_16=fields.boolean("divisible_by_16"),
+        block=fields.sizes("block"),
+    )
     fields.finish()
+    if bool(param.block) != (kind == "tensor_map"):
+        raise KernelCompileError(
+            f"{where}: block is {list(param.block)}: expected the sizes of a tensor map's block, "
+            "and none for another kind"
+        )
     return param
 
 
@@ -147,11 +178,23 @@ class _Fields:
     def list(self, key: str) -> list[Any]:
         return list(self._get(key, list, "a list"))
 
+    def sizes(self, key: str) -> tuple[int, ...]:
+        """A list of positive integers; empty where there is none."""
+        if self._absent(key):
+            return ()
+        values = self.list(key)
+        if not all(isinstance(each, int) and each > 0 for each in values):
+            self._refuse(key, values, "a list of positive integers")
+        return tuple(values)
+
     def integer(self, key: str, low: int, high: int) -> int:
         value = self._get(key, int, f"an integer in {low}..{high}")
         if isinstance(value, bool) or not low <= value <= high:
             self._refuse(key, value, f"an integer in {low}..{high}")
         return int(value)
+
+    def optional_boolean(self, key: str) -> bool:
+        return False if self._absent(key) else self.boolean(key)
 
     def optional_integer(self, key: str, low: int, high: int) -> int | None:
         return None if self._absent(key) else self.integer(key, low, high)
@@ -188,8 +231,8 @@ class _Fields:
 
 
 def check_resources(launch: Launch, target: Target) -> None:
-    """Refuses at once what no compilation can help: too large a block, clusters where there are
-    none. Raises ``KernelResourceError``.
+    """Refuses at once what no compilation can help: too large a block, clusters, tensor maps or
+    dependent launches where there are none. Raises ``KernelResourceError``.
     """
     device = target.device
     threads = device.warp_size * launch.num_warps
@@ -202,6 +245,19 @@ def check_resources(launch: Launch, target: Target) -> None:
         raise KernelResourceError(
             f"kernel {launch.name}: {launch.config} is impossible on {target}: Triton makes "
             "clusters of blocks for sm_90 and later, and in no portable PTX"
+        )
+    maps = [param.name for param in launch.params if param.kind == "tensor_map"]
+    if maps and (target.kind != "sm" or target.capability < 90):
+        raise KernelResourceError(
+            f"kernel {launch.name}: parameter {maps[0]!r} is impossible on {target}: a tensor is "
+            "described to TMA hardware, for which Triton generates code from sm_90, and in no "
+            "portable PTX; build for sm_90, or make the descriptor in the kernel "
+            "(tl.make_tensor_descriptor)"
+        )
+    if launch.launch_pdl and (target.platform != "cuda" or target.capability < 90):
+        raise KernelResourceError(
+            f"kernel {launch.name}: launch_pdl is impossible on {target}: programmatic dependent "
+            "launch came with compute capability 9.0"
         )
 
 
@@ -231,6 +287,12 @@ def check_ttir(launch: Launch, module: str) -> None:
                 f"{at}: the launch {'promises' if param.divisible_by_16 else 'does not promise'} "
                 f"a multiple of 16, the TTIR {'assumes' if assumed else 'does not assume'} one"
             )
+    if launch.launch_pdl and _GRID_WAIT not in module:
+        raise KernelCompileError(
+            f"kernel {launch.name}: it is to be started before the kernel ahead of it has ended "
+            "(launch_pdl), and never waits for that: call tl.extra.cuda.gdc_wait() before the "
+            "first access of memory, or launch it without"
+        )
 
 
 def _ttir_params(name: str, module: str) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from wrapgen.kernels.cubin import Cubin, Slot
 from wrapgen.kernels.errors import KernelCompileError, KernelResourceError
 from wrapgen.kernels.hsaco import Hsaco
 from wrapgen.kernels.launch import POINTER_BYTES, Launch
-from wrapgen.kernels.ptx import Ptx
+from wrapgen.kernels.ptx import Ptx, TensorMap
 from wrapgen.kernels.ptxas import Assembled
 from wrapgen.target import Target
 
@@ -51,9 +51,11 @@ class Metadata:
     is named after, a later device's driver may decide otherwise. Of AMD's, ``registers`` are vector
     registers, and ``spill_loads`` is what ``spill_stores`` is: each register spilled counts once.
     ``params`` are offset and size in bytes of each parameter, the two scratch pointers at the end
-    included; what HIP adds behind them it also fills in. ``driver`` is the least CUDA version a
-    driver must have, as cuDriverGetVersion spells it: 12080 is 12.8; or HIP version, as
-    hipRuntimeGetVersion does: 60000000 is 6.0.
+    included; what HIP adds behind them it also fills in. ``global_scratch`` and ``profile_scratch``
+    are bytes of device memory a block that a launch must provide, the former at a multiple of
+    ``global_scratch_align``; ``tensor_maps`` says how each tensor map among the parameters is to be
+    encoded. ``driver`` is the least CUDA version a driver must have, as cuDriverGetVersion spells
+    it: 12080 is 12.8; or HIP version, as hipRuntimeGetVersion does: 60000000 is 6.0.
     """
 
     schema_version: int
@@ -75,11 +77,16 @@ class Metadata:
     params: tuple[Slot, ...]
     global_scratch: int
     profile_scratch: int
+    global_scratch_align: int = 1
+    tensor_maps: tuple[TensorMap, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns the metadata as plain JSON values."""
         fields = dataclasses.asdict(self)
         fields["params"] = list(fields["params"])
+        fields["tensor_maps"] = [
+            {**each, "box": list(each["box"])} for each in fields["tensor_maps"]
+        ]
         return fields
 
 
@@ -123,6 +130,8 @@ def gather(
         params=binary.params,
         global_scratch=ptx.global_scratch,
         profile_scratch=ptx.profile_scratch,
+        global_scratch_align=ptx.scratch_alignment,
+        tensor_maps=ptx.tensor_maps,
     )
     return metadata, image
 
@@ -143,7 +152,7 @@ def _faults(launch: Launch, ptx: Ptx, assembled: Assembled, binary: Cubin) -> It
     if ptx.warps < launch.num_warps:
         yield f"warps of a block: expected {launch.num_warps}, Triton says {ptx.warps}"
     yield from _param_faults(launch, binary.params, "the cubin")
-    yield from _scratch_faults(ptx.global_scratch, ptx.profile_scratch)
+    yield from _scratch_faults(ptx.profile_scratch)
 
 
 def _param_faults(launch: Launch, params: tuple[Slot, ...], source: str) -> Iterator[str]:
@@ -164,14 +173,12 @@ def _param_faults(launch: Launch, params: tuple[Slot, ...], source: str) -> Iter
                 )
 
 
-def _scratch_faults(global_scratch: int, profile_scratch: int) -> Iterator[str]:
-    for what, size in (("global", global_scratch), ("profile", profile_scratch)):
-        if size:
-            yield (
-                f"needs {size} bytes of {what} scratch memory a block, which a Program cannot "
-                "describe; do without what needs it (tensor descriptors made in the kernel, "
-                "profiling)"
-            )
+def _scratch_faults(profile_scratch: int) -> Iterator[str]:
+    if profile_scratch:
+        yield (
+            f"needs {profile_scratch} bytes of profile scratch memory a block, which no launch "
+            "provides; compile it without profiling"
+        )
 
 
 def gather_hsaco(launch: Launch, target: Target, code: Amdgcn) -> Metadata:
@@ -220,7 +227,7 @@ def _hsaco_faults(launch: Launch, target: Target, code: Amdgcn, binary: Hsaco) -
     if code.warps < launch.num_warps:
         yield f"warps of a block: expected {launch.num_warps}, Triton says {code.warps}"
     yield from _param_faults(launch, binary.params, "the code object")
-    yield from _scratch_faults(code.global_scratch, code.profile_scratch)
+    yield from _scratch_faults(code.profile_scratch)
 
 
 def _check_room(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from wrapgen.kernels import stages
@@ -48,6 +49,7 @@ class CodePath:
 _SASS_PTX_VERSION: Final = 87  # what Triton 3.7.1 takes for the ptxas 12.8 in its wheel
 _PORTABLE_PTX_VERSION: Final = 80
 _FLOAT8_PTX_VERSION: Final = 84
+_TENSOR_DESCRIPTORS: Final = 90  # from which Triton makes TMA code of tensor descriptors
 _FLOAT8_PRODUCT: Final = re.compile(r"\bmma\.sync\.\S*\.e[45]m[23]\b")
 
 _CODE_PATHS: Final = {
@@ -56,6 +58,18 @@ _CODE_PATHS: Final = {
     Target(90, "sm"): CodePath(90, "sm_90a", _SASS_PTX_VERSION, "sm_90a"),
     Target(90, "compute"): CodePath(89, "sm_90", _PORTABLE_PTX_VERSION, "sm_90"),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorMap:
+    """What ``cuTensorMapEncodeTiled`` is to be told of a parameter: position among the launch's
+    parameters, the enumerators of element type and swizzle, and what is copied at a time, in
+    elements, outermost dimension first (cuda.h: CUtensorMapDataType, CUtensorMapSwizzle)."""
+
+    param: int
+    element: int
+    swizzle: int
+    box: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +86,9 @@ class Ptx:
     warps: int
     shared_memory: int
     global_scratch: int
+    scratch_alignment: int
     profile_scratch: int
+    tensor_maps: tuple[TensorMap, ...]
 
 
 def code_path(target: Target) -> CodePath:
@@ -109,6 +125,8 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
     said: dict[str, Any] = {}
     with stages.failing(f"kernel {launch.name} does not compile for {target} with {launch.config}"):
         options = backend.parse_options(_options(launch, path))
+        if path.passes < _TENSOR_DESCRIPTORS:
+            stages.use_pointers(triton, module)
         module = backend.make_ttgir(module, said, options, path.passes)
         llir = backend.make_llir(module, said, options, path.passes)
         version = path.ptx_version
@@ -122,10 +140,36 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
         warps=int(said.get("num_warps", launch.num_warps)),
         shared_memory=int(said["shared"]),
         global_scratch=int(said["global_scratch_size"] or 0),
+        scratch_alignment=int(said["global_scratch_align"] or 1),
         profile_scratch=int(said["profile_scratch_size"] or 0),
+        tensor_maps=_tensor_maps(launch, said["tensordesc_meta"]),
     )
     _check(launch.name, ptx, path)
     return ptx
+
+
+def _tensor_maps(launch: Launch, said: Sequence[dict[str, Any]]) -> tuple[TensorMap, ...]:
+    """Triton's word on the tensor maps among the parameters."""
+    params = [i for i, param in enumerate(launch.params) if param.kind == "tensor_map"]
+    if len(said) != len(params):
+        raise KernelCompileError(
+            f"kernel {launch.name}: the launch passes {len(params)} tensor maps, Triton describes "
+            f"{len(said)}"
+        )
+    return tuple(
+        TensorMap(
+            param=param,
+            element=_HOST_ELEMENT.get(each["elem_type"], each["elem_type"]),
+            swizzle=each["swizzle"],
+            box=tuple(each["block_size"]),
+        )
+        for param, each in zip(params, said, strict=True)
+    )
+
+
+_HOST_ELEMENT: Final = {8: 10, 9: 8, 10: 9}
+"""Triton numbers element types as the hardware does; cuda.h differs in these three: float32 that
+flushes subnormals, float64, bfloat16."""
 
 
 def _options(launch: Launch, path: CodePath) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Triton:
 
     ir: Any
     llvm: Any
+    passes: Any
     knobs: Any
     nvidia: Any
     amd: Any
@@ -49,7 +50,7 @@ def load() -> Triton:
     os.environ["TRITON_BACKENDS_IN_TREE"] = "1"
     try:
         import triton
-        from triton._C.libtriton import amd, ir, llvm
+        from triton._C.libtriton import amd, ir, llvm, passes
         from triton.backends.amd import compiler as amd_compiler
         from triton.backends.compiler import GPUTarget
         from triton.backends.nvidia import compiler as nvidia_compiler
@@ -63,7 +64,7 @@ def load() -> Triton:
             f"Triton is {triton.__version__}: expected {TRITON_VERSION}, the version that this "
             "wrapgen drives"
         )
-    return Triton(ir, llvm, triton.knobs, nvidia_compiler, amd_compiler, amd, GPUTarget)
+    return Triton(ir, llvm, passes, triton.knobs, nvidia_compiler, amd_compiler, amd, GPUTarget)
 
 
 def settle(triton: Triton) -> None:
@@ -86,14 +87,17 @@ def parse(triton: Triton, backend: Any, ttir: bytes, launch: Launch) -> Any:
     with failing(f"the TTIR of kernel {launch.name} does not parse"):
         module = triton.ir.parse_mlir_module(str(source), context)
     module.context = context  # keeps it alive, and is where Triton's stages look for it
-    text = module.str_nodebug()
-    if "!tt.tensordesc" in text:
-        raise KernelCompileError(
-            f"kernel {launch.name}: uses tensor descriptors, which need scratch memory that no "
-            "launch provides; use pointers"
-        )
-    check_ttir(launch, text)
+    check_ttir(launch, module.str_nodebug())
     return module
+
+
+def use_pointers(triton: Triton, module: Any) -> None:
+    """Replaces tensor descriptors that the kernel makes by address arithmetic, where code for TMA
+    cannot be had."""
+    passes = triton.ir.pass_manager(module.context)
+    triton.passes.ttir.add_rewrite_tensor_descriptor_to_pointer(passes)
+    triton.passes.common.add_canonicalizer(passes)
+    passes.run(module, "use_pointers")
 
 
 @contextlib.contextmanager

@@ -315,6 +315,7 @@ def _options(kernel: Kernel, target: str) -> str:
             "num_warps": kernel.num_warps,
             "num_stages": kernel.num_stages,
             "num_ctas": kernel.num_ctas,
+            "launch_pdl": kernel.launch_pdl,
             "params": [dataclasses.asdict(param) for param in kernel.params],
         }
     )
