@@ -34,7 +34,7 @@ static_assert(sizeof(AotiDimInfo) == 24, "ABI");
 static_assert(sizeof(AotiTensorInfo) == 96, "ABI");
 static_assert(sizeof(AotiDescriptionInfo) == 40, "ABI");
 static_assert(sizeof(AotiTargetInfo) == 48, "ABI");
-static_assert(sizeof(AotiModelOptions) == 48, "ABI; add fields at the end");
+static_assert(sizeof(AotiModelOptions) == 56, "ABI; add fields at the end");
 static_assert(sizeof(AotiSessionOptions) == 24, "ABI; add fields at the end");
 static_assert(AOTI_OK == static_cast<int>(Code::kOk), "ABI");
 static_assert(AOTI_INVALID_ARGUMENT == static_cast<int>(Code::kInvalidArgument), "ABI");
@@ -194,6 +194,7 @@ Status LoadModel(const AotiDescription* description, const AotiModelOptions* giv
   load.weights_path = options.weights_path;
   load.weights_data = options.weights_data;
   load.weights_size = options.weights_size;
+  load.kernels_directory = options.kernels_dir;
   auto loaded = std::make_unique<AotiModel>();
   AOTI_RETURN_IF_ERROR(Model::Load(description->model, load, &loaded->model));
   *model = loaded.release();

@@ -127,6 +127,10 @@ typedef struct AotiModelOptions {
   void* context;             // a CUcontext that outlives the model; null: the primary context
   int32_t device;            // ordinal; must be the context's device where a context is given
   int32_t reserved;          // zero
+  // For development: a directory TARGET/KERNEL.cubin or .ptx, each with KERNEL.json beside it, as
+  // `wrapgen compile` writes it. Kernels that are there are loaded instead of the library's. Null:
+  // none is. See docs/runtime.md.
+  const char* kernels_dir;
 } AotiModelOptions;
 
 enum {

@@ -40,13 +40,67 @@ KernelSet::~KernelSet() {
   for (const cuda::Module module : modules_) context_->driver().ModuleUnload(module);
 }
 
-Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target) {
+Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target,
+                       const KernelReplacements& replacements) {
   context_ = std::move(context);
   // No push_back may throw between getting a handle and storing it.
   modules_.reserve(target.kernels.size);
   kernels_.reserve(target.kernels.size);
   for (const KernelDescription& description : target.kernels) {
-    AOTI_RETURN_IF_ERROR(LoadOne(description, target));
+    const auto found = replacements.find(description.name);
+    AOTI_RETURN_IF_ERROR(found == replacements.end()
+                             ? LoadOne(description, target)
+                             : LoadReplacement(description, found->second, target));
+  }
+  return Status();
+}
+
+Status KernelSet::LoadReplacement(const KernelDescription& embedded,
+                                  const KernelReplacement& replacement,
+                                  const TargetDescription& target) {
+  KernelDescription description = embedded;
+  // A string's zero byte is behind it: it ends PTX.
+  description.image = reinterpret_cast<const unsigned char*>(replacement.image.c_str());
+  description.image_end = description.image + replacement.image.size();
+  description.threads = replacement.threads;
+  description.shared_memory = replacement.shared_memory;
+  description.cluster = replacement.cluster;
+  Status status = LoadOne(description, target);
+  if (status.ok()) status = CompareParams(embedded);
+  if (status.ok()) return status;
+  return Status(status.code(), replacement.path + ": " + status.message());
+}
+
+Status KernelSet::CompareParams(const KernelDescription& embedded) {
+  const Driver& driver = context_->driver();
+  if (driver.FuncGetParamInfo == nullptr) return Status();
+  const std::string doing = std::string("loading kernel ") + embedded.name + " as it was built";
+  cuda::Module module = nullptr;
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, ModuleLoadDataEx, &module, embedded.image, 0, nullptr,
+                            nullptr);
+  // Unloaded on every way out.
+  struct Unload {
+    const Driver& driver;
+    cuda::Module module;
+    ~Unload() { driver.ModuleUnload(module); }
+  } unload{driver, module};
+  cuda::Function before = nullptr;
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, ModuleGetFunction, &before, module, embedded.name);
+  for (uint32_t i = 0; i < embedded.num_params; ++i) {
+    size_t expected[2] = {0, 0};  // offset and size
+    size_t got[2] = {0, 0};
+    AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncGetParamInfo, before, i, &expected[0],
+                              &expected[1]);
+    AOTI_CUDA_RETURN_IF_ERROR(driver, doing, FuncGetParamInfo, kernels_.back().function, i, &got[0],
+                              &got[1]);
+    if (expected[0] == got[0] && expected[1] == got[1]) continue;
+    const auto text = [](const size_t* param) {
+      return std::to_string(param[1]) + " bytes at offset " + std::to_string(param[0]);
+    };
+    return Status(Code::kInvalidArgument,
+                  std::string("kernel ") + embedded.name + ", parameter " + std::to_string(i) +
+                      ": launch code passes " + text(expected) + ", the kernel takes " + text(got) +
+                      "; a kernel whose parameters changed needs the model to be built again");
   }
   return Status();
 }

@@ -4,8 +4,10 @@
 #define AOTI_RUNTIME_KERNELS_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "runtime/context.h"
@@ -28,6 +30,27 @@ struct Kernel {
   cuda::LaunchAttributeValue ClusterDimension() const;
 };
 
+// An image that is loaded in the place of a kernel's embedded one, and what its launches need.
+struct KernelReplacement {
+  std::string path;   // of the image, for messages
+  std::string image;  // a cubin or PTX
+  uint32_t threads = 0;
+  uint32_t shared_memory = 0;
+  uint32_t cluster = 0;
+
+  friend bool operator<(const KernelReplacement& a, const KernelReplacement& b) {
+    return a.Fields() < b.Fields();
+  }
+
+ private:
+  std::tuple<const std::string&, const std::string&, uint32_t, uint32_t, uint32_t> Fields() const {
+    return {path, image, threads, shared_memory, cluster};
+  }
+};
+
+// By the kernel's name.
+using KernelReplacements = std::map<std::string, KernelReplacement>;
+
 class KernelSet {
  public:
   KernelSet() = default;
@@ -36,8 +59,9 @@ class KernelSet {
   KernelSet& operator=(const KernelSet&) = delete;
 
   // Loads every kernel completely, whatever CUDA_MODULE_LOADING says: no run pays for it later. The
-  // context must be current.
-  Status Load(std::shared_ptr<const Context> context, const TargetDescription& target);
+  // context must be current. Each of `replacements` is of a kernel of the target.
+  Status Load(std::shared_ptr<const Context> context, const TargetDescription& target,
+              const KernelReplacements& replacements);
 
   // Fails if there is no kernel `index`.
   Status Get(uint32_t index, const Kernel** kernel) const;
@@ -46,6 +70,10 @@ class KernelSet {
   Status CheckParams(const KernelDescription& description, cuda::Function function,
                      const std::string& doing) const;
   Status LoadOne(const KernelDescription& description, const TargetDescription& target);
+  Status LoadReplacement(const KernelDescription& embedded, const KernelReplacement& replacement,
+                         const TargetDescription& target);
+  // Fails unless the kernel loaded last takes its parameters where the embedded one does.
+  Status CompareParams(const KernelDescription& embedded);
 
   std::shared_ptr<const Context> context_;
   std::vector<cuda::Module> modules_;

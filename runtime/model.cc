@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/kernels_directory.h"
+#include "runtime/shared_kernels.h"
 #include "runtime/stream.h"
 #include "runtime/stream_launcher.h"
 #include "runtime/target.h"
@@ -63,19 +65,24 @@ Status Model::Load(const ModelDescription& description, const Options& options,
   std::unique_ptr<SafetensorsFile> weights;
   AOTI_RETURN_IF_ERROR(OpenWeights(options, &weights));
   AOTI_RETURN_IF_ERROR(CheckWeights(description, *target, weights.get()));
+  KernelReplacements replacements;
+  if (options.kernels_directory != nullptr) {
+    AOTI_RETURN_IF_ERROR(ReadKernelsDirectory(options.kernels_directory, description.name, *target,
+                                              driver->version(), &replacements));
+  }
 
   std::shared_ptr<const Context> context;
   AOTI_RETURN_IF_ERROR(Context::Create(*driver, device, options.context, &context));
   const std::shared_ptr<Model> loaded(new Model(description, *target, context));
   const ScopedContext scope(*context);
   AOTI_RETURN_IF_ERROR(scope.status());
-  AOTI_RETURN_IF_ERROR(loaded->Prepare(weights.get()));
+  AOTI_RETURN_IF_ERROR(loaded->Prepare(weights.get(), replacements));
   *model = loaded;
   return Status();
 }
 
-Status Model::Prepare(const SafetensorsFile* weights) {
-  AOTI_RETURN_IF_ERROR(kernels_.Load(context_, target_));
+Status Model::Prepare(const SafetensorsFile* weights, const KernelReplacements& replacements) {
+  AOTI_RETURN_IF_ERROR(ShareKernels(context_, target_, replacements, &kernels_));
   AOTI_RETURN_IF_ERROR(memory_.Allocate(context_, ModelMemory(target_), "weights and constants"));
   DeviceMemory temporary;  // staging, then the folding procedure's arena
   AOTI_RETURN_IF_ERROR(temporary.Allocate(context_, LoadMemory(target_), "loading weights"));
@@ -88,7 +95,7 @@ Status Model::Prepare(const SafetensorsFile* weights) {
   folding.arena = temporary.address() + Align(target_.memory.staging);
   Stream stream;  // after `temporary`, so that it is drained before that is freed
   AOTI_RETURN_IF_ERROR(stream.Create(context_));
-  StreamLauncher launcher(folding, context_->driver(), kernels_, stream.handle());
+  StreamLauncher launcher(folding, context_->driver(), *kernels_, stream.handle());
   AOTI_RETURN_IF_ERROR(target_.fold(launcher));
   return stream.Synchronize("computing constants from the weights");
 }

@@ -30,6 +30,8 @@ class Model {
     const char* weights_path = nullptr;
     const void* weights_data = nullptr;
     uint64_t weights_size = 0;
+    // Kernels that replace embedded ones: a directory, or null; runtime/kernels_directory.h.
+    const char* kernels_directory = nullptr;
   };
 
   // Checks the description, the device and the weights' header, in this order, before it allocates
@@ -43,7 +45,7 @@ class Model {
   const ModelDescription& description() const { return description_; }
   const TargetDescription& target() const { return target_; }
   const std::shared_ptr<const Context>& context() const { return context_; }
-  const KernelSet& kernels() const { return kernels_; }
+  const KernelSet& kernels() const { return *kernels_; }
 
   // Of a run of the main procedure, but for the arena, inputs and outputs.
   Addresses addresses() const;
@@ -53,12 +55,12 @@ class Model {
         std::shared_ptr<const Context> context)
       : description_(description), target_(target), context_(std::move(context)) {}
 
-  Status Prepare(const SafetensorsFile* weights);
+  Status Prepare(const SafetensorsFile* weights, const KernelReplacements& replacements);
 
   const ModelDescription& description_;
   const TargetDescription& target_;
   const std::shared_ptr<const Context> context_;
-  KernelSet kernels_;
+  std::shared_ptr<const KernelSet> kernels_;
   DeviceMemory memory_;  // weights, then constants
 };
 

@@ -6,6 +6,7 @@
     python -m wrapgen split MODEL.pt2 --graph graph.json --weights weights.safetensors
     python -m wrapgen lower graph.json --target sm_90 -o DIR
     python -m wrapgen compile SHARD_DIR --target sm_90 --target compute_90 -o DIR
+    python -m wrapgen compile SHARD_DIR --kernel NAME --ttir EDITED --target sm_90 -o DIR
     python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
 
@@ -265,10 +266,37 @@ def _add_compile(parser: Any) -> None:
     _add_target(parser, "what to compile for, all of one compute capability")
     parser.add_argument("--ptxas", type=Path, help="default: the one in Triton's wheel")
     parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME",
+        help="compile this one alone, which somebody edited; adds to DIR, which a program then "
+        "gives as kernels_dir",
+    )
+    parser.add_argument("--ttir", type=Path, help="with --kernel: the edited file")
+    parser.add_argument("--num-warps", type=int, help="with --kernel: other than the shard says")
+    parser.add_argument("--num-stages", type=int, help="with --kernel: other than the shard says")
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
 def _compile(args: argparse.Namespace) -> None:
+    if args.kernel is not None:
+        from wrapgen.kernels import compile_kernel
+
+        compile_kernel(
+            args.shard,
+            args.kernel,
+            args.targets,
+            args.out,
+            ttir=args.ttir,
+            num_warps=args.num_warps,
+            num_stages=args.num_stages,
+            ptxas_path=args.ptxas,
+        )
+        return
+    for option in ("ttir", "num_warps", "num_stages"):
+        if getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} needs --kernel; see wrapgen compile --help")
     from wrapgen.kernels import compile_shard
 
     compile_shard(args.shard, args.targets, args.out, ptxas_path=args.ptxas, jobs=args.jobs)

@@ -21,13 +21,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Puts recorders in the steps' places; returns what they were called with."""
     seen: list[tuple[Any, ...]] = []
 
-    def module(name: str, function: str) -> None:
+    def recorder(function: str) -> Any:
+        return lambda *args, **kwargs: seen.append((function, args, kwargs))
+
+    def module(name: str, *functions: str) -> None:
         fake = types.ModuleType(name)
-        setattr(fake, function, lambda *args, **kwargs: seen.append((function, args, kwargs)))
+        for function in functions:
+            setattr(fake, function, recorder(function))
         monkeypatch.setitem(sys.modules, name, fake)
 
     module("wrapgen.lowering", "lower")
-    module("wrapgen.kernels", "compile_shard")
+    module("wrapgen.kernels", "compile_kernel", "compile_shard")
     module("wrapgen.codegen", "wrap_files")
     module("wrapgen.export", "export")
     return seen
@@ -49,6 +53,23 @@ def test_compile(calls: list[Any]) -> None:
             {"ptxas_path": Path("/p"), "jobs": 2},
         )
     ]
+
+
+def test_compile_one_kernel(calls: list[Any]) -> None:
+    argv = "compile s --kernel k --ttir k.ttir --num-warps 2 --target sm_90 -o out".split()
+    assert cli.main(argv) == 0
+    options = {"ttir": Path("k.ttir"), "num_warps": 2, "num_stages": None, "ptxas_path": None}
+    arguments = (Path("s"), "k", [parse("sm_90")], Path("out"))
+    assert calls == [("compile_kernel", arguments, options)]
+
+
+@pytest.mark.parametrize("option", ["--ttir=k.ttir", "--num-warps=2", "--num-stages=2"])
+def test_options_of_one_kernel(
+    calls: list[Any], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compile", "s", option, "--target", "sm_90", "-o", "out"]) == 1
+    assert f"{option.partition('=')[0]} needs --kernel" in capsys.readouterr().err
+    assert not calls
 
 
 def test_wrap(calls: list[Any]) -> None:

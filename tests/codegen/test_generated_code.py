@@ -242,7 +242,10 @@ int32_t aoti_session_run(AotiSession*, const DLTensor* const* inputs, uint64_t n
 
 int main() {
   copies::Copies model;
-  AotiModelOptions options = {sizeof options, "weights.safetensors", nullptr, 0, nullptr, 1, 0};
+  AotiModelOptions options = {};
+  options.struct_size = sizeof options;
+  options.weights_path = "weights.safetensors";
+  options.device = 1;
   if (!copies::Copies::Load(options, &model).ok()) return 1;
   copies::Copies::Session session;
   AotiSessionOptions flags = {sizeof flags, AOTI_SESSION_NO_CHECKS, 0};

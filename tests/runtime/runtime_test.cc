@@ -18,50 +18,22 @@
 #include "runtime/cpp.h"
 #include "runtime/description.h"
 #include "tests/runtime/simulator.h"
+#include "tests/runtime/toy_arguments.h"
 #include "tests/runtime/toy_model.h"
 
 namespace aoti {
 namespace {
 
+using testing::Arguments;
 using testing::CurrentContext;
 using testing::FloatTensor;
 using testing::GetDriver;
 using testing::GetSimulator;
+using testing::kBias;
+using testing::kScale;
 using testing::ToyModel;
 using testing::ToyWeights;
 using Floats = std::vector<float>;
-
-const Floats kScale = {1, 2, 3, 4};
-const Floats kBias = {10, 20, 30, 40};
-
-// The toy model's arguments. The expected results follow from x.
-struct Arguments {
-  FloatTensor x{{2, 4}};
-  FloatTensor y{{2, 4}};
-  FloatTensor result{{2, 4}};
-  FloatTensor copy{{2, 4}};
-  FloatTensor sevens{{4}};
-  int64_t y_strides[2] = {1, 2};
-  const DLTensor* inputs[2] = {&x.tensor(), &y.tensor()};
-  const DLTensor* outputs[3] = {&result.tensor(), &copy.tensor(), &sevens.tensor()};
-
-  explicit Arguments(float first = 1) {
-    y.tensor().strides = y_strides;
-    for (int i = 0; i < 8; ++i) x.data()[i] = first + static_cast<float>(i);
-  }
-  Arguments(const Arguments&) = delete;
-  Arguments& operator=(const Arguments&) = delete;
-
-  bool Correct(const Floats& scale = kScale, const Floats& bias = kBias) const {
-    const Floats in = x.values();
-    const Floats out = result.values();
-    for (size_t i = 0; i < 8; ++i) {
-      if (out[i] != in[i] * 2 * scale[i % 4] + bias[i % 4]) return false;
-    }
-    const Floats bytes = sevens.values();
-    return copy.values() == in && std::memcmp(bytes.data(), "\7\7\7\7\7\7\7\7", 8) == 0;
-  }
-};
 
 class RuntimeTest : public ::testing::Test {
  protected:
@@ -608,7 +580,8 @@ TEST_F(RuntimeTest, RefusesUnusableArguments) {
   EXPECT_EQ(aoti_model_load(&ToyModel(), &options, nullptr, &status_), AOTI_INVALID_ARGUMENT);
   EXPECT_STREQ(status_.message, "model is a null pointer");
   options.struct_size = 8;
-  expect("AotiModelOptions.struct_size is 8, expected sizeof(AotiModelOptions), 48");
+  const std::string size = std::to_string(sizeof options);
+  expect(("AotiModelOptions.struct_size is 8, expected sizeof(AotiModelOptions), " + size).c_str());
   options.reserved = 1;
   expect("AotiModelOptions.reserved is not zero");
   options.device = 5;

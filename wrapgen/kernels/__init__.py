@@ -25,6 +25,7 @@ from wrapgen.kernels.shard import (
     compile_shard,
     preload,
 )
+from wrapgen.kernels.single import compile_kernel
 
 __all__ = [
     "CompiledKernel",
@@ -34,6 +35,7 @@ __all__ = [
     "Metadata",
     "Param",
     "Request",
+    "compile_kernel",
     "compile_kernels",
     "compile_shard",
     "preload",

@@ -144,7 +144,7 @@ def compile_shard(
 
     Raises ``KernelCompileError`` that tells every kernel's fault.
     """
-    _check_targets(targets)
+    check_targets(targets)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise KernelCompileError(f"{out}: expected an empty directory or none")
     requests = [
@@ -162,7 +162,8 @@ def compile_shard(
     _write(out, [str(target) for target in sorted(targets)], compiled)
 
 
-def _check_targets(targets: Sequence[Target]) -> None:
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raises ``KernelCompileError`` unless a shard can be compiled for all of them at once."""
     names = ", ".join(str(target) for target in targets)
     if not targets:
         raise KernelCompileError("no target: expected at least one")
