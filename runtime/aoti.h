@@ -194,10 +194,11 @@ AOTI_EXPORT int32_t aoti_session_create(AotiModel* model, const AotiSessionOptio
 // Waits for the session's last run and frees its memory. Null does nothing.
 AOTI_EXPORT void aoti_session_destroy(AotiSession* session);
 
-// Enqueues one run on `stream` (a CUstream of the model's context; null is the legacy default
-// stream) and returns. The tensors' memory must stay valid until the run has finished; the DLTensor
-// structs need not. Runs of one session on several streams are executed in the order they were
-// issued. One thread at a time: a call while another thread is inside one fails.
+// Enqueues one run on `stream` (a CUstream of the model's context, CU_STREAM_LEGACY or
+// CU_STREAM_PER_THREAD; null is the legacy default stream) and returns. The tensors' memory must
+// stay valid until the run has finished; the DLTensor structs need not. Runs of one session on
+// several streams are executed in the order they were issued. One thread at a time: a call while
+// another thread is inside one fails.
 //
 // Tensors must have the described dtype, shape and strides (null strides mean contiguous
 // row-major), lie on the model's device, and begin at a multiple of 16 bytes; scalars as

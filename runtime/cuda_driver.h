@@ -73,6 +73,10 @@ constexpr int kMemoryTypeDevice = 2;
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDisableTiming = 2;
 
+// What means a stream without being a handle of one: CU_STREAM_LEGACY, CU_STREAM_PER_THREAD.
+constexpr uintptr_t kStreamLegacy = 1;
+constexpr uintptr_t kStreamPerThread = 2;
+
 // CUstreamCaptureStatus
 constexpr int kCaptureStatusNone = 0;
 

@@ -95,7 +95,9 @@ CUstream_st* Resolve(Machine& machine, Stream handle, const char* function) {
     machine.Misuse(0, std::string(function) + ": no context");
     return nullptr;
   }
-  if (handle == nullptr) return context->legacy;
+  const auto number = reinterpret_cast<uintptr_t>(handle);
+  if (number == 0 || number == kStreamLegacy) return context->legacy;
+  if (number == kStreamPerThread) return machine.PerThread(context);
   if (!Live(machine.streams, handle) || handle->context != context) {
     machine.Misuse(0, std::string(function) + ": a stream that is not of the current context");
     return nullptr;
@@ -120,6 +122,7 @@ CUctx_st* NewContext(Machine& machine, int device, bool primary) {
   context->references = 1;
   machine.contexts.emplace(context, std::move(object));
   context->legacy = Create(&machine.streams, context);
+  context->legacy->is_default = true;
   return context;
 }
 
@@ -158,9 +161,13 @@ void ClearMemory(Machine& machine, CUctx_st* context) {
 }
 
 void DestroyContext(Machine& machine, CUctx_st* context) {
-  CUstream_st* legacy = context->legacy;
-  machine.Drain(legacy);
-  machine.streams.erase(legacy);
+  // These belong to the context and not to the caller.
+  machine.Drain(context->legacy);
+  machine.streams.erase(context->legacy);
+  for (const auto& [thread, stream] : context->per_thread) {
+    machine.Drain(stream);
+    machine.streams.erase(stream);
+  }
   Clear(machine, &machine.streams, context, "streams");
   Clear(machine, &machine.events, context, "events");
   Clear(machine, &machine.graph_execs, context, "graph executables");
@@ -225,16 +232,25 @@ std::string CopyParameters(Machine& machine, const KernelImage& image, GivenPara
   return "";
 }
 
-// A pointer that no device memory can be at: arguments in a wrong order, or one too few.
+// A pointer that no device memory can be at, which is to say, arguments in a wrong order or one too
+// few; or one to another device's memory.
 std::string CheckPointers(const Machine& machine, const BoundLaunch& launch) {
   const KernelImage& image = launch.function->image;
   for (size_t i = 0; i < image.params.size(); ++i) {
     DevicePointer address = 0;
     if (!image.params[i].pointer || launch.params[i].size() != sizeof address) continue;
     std::memcpy(&address, launch.params[i].data(), sizeof address);
-    if (address == 0 || machine.memory.Owns(address)) continue;
-    return image.Argument(i) + " is a pointer, and its value is no address of device memory; the " +
-           "kernel takes " + Layout(image);
+    if (address == 0) continue;
+    if (!machine.memory.Owns(address)) {
+      return image.Argument(i) + " is a pointer, and its value is no address of device memory; " +
+             "the kernel takes " + Layout(image);
+    }
+    const Block* block = machine.memory.Find(address);
+    const int device = launch.context->device;
+    if (block == nullptr || block->context->device == device) continue;
+    return image.Argument(i) + " points into " + block->Name() + " of device " +
+           std::to_string(block->context->device) + ", and the kernel runs on device " +
+           std::to_string(device);
   }
   return "";
 }
@@ -743,7 +759,7 @@ Result StreamCreate(Stream* stream, unsigned flags) {
 
 Result StreamDestroy(Stream stream) {
   SIMULATOR_RELEASING_CALL("cuStreamDestroy");
-  if (!Live(machine.streams, stream) || stream == stream->context->legacy) {
+  if (!Live(machine.streams, stream) || stream->is_default) {
     return machine.Misuse(kErrorInvalidHandle, "cuStreamDestroy: not a stream");
   }
   machine.Drain(stream);

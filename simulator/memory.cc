@@ -154,6 +154,13 @@ void DeviceMemory::Punch(DevicePointer address, uint64_t nbytes) {
   }
 }
 
+const Block* DeviceMemory::Find(DevicePointer address) const {
+  const auto after = blocks_.upper_bound(address);
+  if (after == blocks_.begin()) return nullptr;
+  const auto& [begin, block] = *std::prev(after);
+  return address - begin < block.nbytes ? &block : nullptr;
+}
+
 std::string DeviceMemory::Fault(DevicePointer address, uint64_t nbytes) const {
   if (!Owns(address)) return "is not in device memory";
   const auto at_or_before = [address](const std::map<DevicePointer, Block>& blocks) {

@@ -45,6 +45,9 @@ class DeviceMemory {
   // Whether an address could be one of device memory, allocated or not.
   bool Owns(DevicePointer address) const { return address - base_ < size_; }
 
+  // The live block that an address lies in, or null.
+  const Block* Find(DevicePointer address) const;
+
   // "" if [address, address + nbytes) lies in one live block, else what it does instead.
   std::string Fault(DevicePointer address, uint64_t nbytes) const;
 

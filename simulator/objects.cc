@@ -149,6 +149,35 @@ bool Machine::IsLoaded(const CUfunc_st* function) const {
   return false;
 }
 
+CUstream_st* Machine::PerThread(CUctx_st* context) {
+  // Constructed with the thread's first stream, destroyed with the thread.
+  thread_local const struct End {
+    ~End() { Machine::Get().EndThread(); }
+  } end;
+  CUstream_st*& stream = context->per_thread[std::this_thread::get_id()];
+  if (stream == nullptr) {
+    auto object = std::make_unique<CUstream_st>();
+    stream = object.get();
+    stream->context = context;
+    stream->is_default = true;
+    stream->blocking = true;
+    streams.emplace(stream, std::move(object));
+  }
+  return stream;
+}
+
+void Machine::EndThread() {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  if (process != getpid()) return;
+  for (const auto& [handle, context] : contexts) {
+    const auto found = context->per_thread.find(std::this_thread::get_id());
+    if (found == context->per_thread.end()) continue;
+    Drain(found->second);
+    streams.erase(found->second);
+    context->per_thread.erase(found);
+  }
+}
+
 Position Machine::Enqueue(CUstream_st* stream, std::function<void()> work) {
   // The legacy default stream and the blocking streams of its context wait for each other.
   const bool legacy = stream == stream->context->legacy;
@@ -336,8 +365,7 @@ SimulatorLive simulator_live(void) {
   live.device_allocations = machine.memory.blocks().size();
   live.device_bytes = machine.memory.allocated();
   live.host_allocations = machine.host_memory.size();
-  // Each context has its legacy default stream.
-  live.streams = machine.streams.size() - machine.contexts.size();
+  for (const auto& [handle, stream] : machine.streams) live.streams += stream->is_default ? 0 : 1;
   live.events = machine.events.size();
   live.graphs = machine.graphs.size();
   live.graph_execs = machine.graph_execs.size();

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "runtime/cuda_driver.h"
@@ -53,6 +54,7 @@ struct CUctx_st {
   uint64_t references = 0;
   aoti::cuda::Result sticky = 0;  // of a kernel that failed: nothing works in the context any more
   CUstream_st* legacy = nullptr;
+  std::map<std::thread::id, CUstream_st*> per_thread;  // of threads that have used theirs
 };
 
 struct CUmod_st {
@@ -68,7 +70,8 @@ struct CUfunc_st {
 
 struct CUstream_st {
   CUctx_st* context = nullptr;
-  bool blocking = false;  // ordered with the legacy default stream
+  bool is_default = false;  // the legacy one, or a thread's: no handle of the caller's
+  bool blocking = false;    // ordered with the legacy default stream
   bool capturing = false;
   uint64_t enqueued = 0;
   uint64_t executed = 0;
@@ -145,6 +148,11 @@ class Machine {
 
   // Records a misuse, tells it on stderr and returns `result`.
   Result Misuse(Result result, const std::string& what);
+
+  // The calling thread's own default stream in a context.
+  CUstream_st* PerThread(CUctx_st* context);
+  // Those of the calling thread end with it, when their work is done.
+  void EndThread();
 
   // True, or a misuse was recorded.
   bool CheckRange(DevicePointer address, uint64_t nbytes, const char* what);

@@ -10,6 +10,7 @@
 #include <cudaTypedefs.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "gtest/gtest.h"
@@ -188,6 +189,12 @@ AOTI_VALUE(kProcAddressFound, CU_GET_PROC_ADDRESS_SUCCESS);
 AOTI_VALUE(kProcAddressVersionNotSufficient, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
 
 TEST(CudaDriver, AgreesWithNvidiasHeader) { SUCCEED() << "compiled, so it does"; }
+
+// Pointers of numbers are no constants.
+TEST(CudaDriver, AgreesOnTheDefaultStreams) {
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(CU_STREAM_LEGACY), kStreamLegacy);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(CU_STREAM_PER_THREAD), kStreamPerThread);
+}
 
 }  // namespace
 }  // namespace aoti::cuda

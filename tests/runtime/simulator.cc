@@ -61,16 +61,16 @@ const Driver& GetDriver() {
   return *driver;
 }
 
-CurrentContext::CurrentContext() {
+CurrentContext::CurrentContext(int device) : device_(device) {
   const Driver& driver = GetDriver();
-  Check(driver.DevicePrimaryCtxRetain(&handle_, 0), "cuDevicePrimaryCtxRetain");
+  Check(driver.DevicePrimaryCtxRetain(&handle_, device), "cuDevicePrimaryCtxRetain");
   Check(driver.CtxPushCurrent(handle_), "cuCtxPushCurrent");
 }
 
 CurrentContext::~CurrentContext() {
   cuda::Context popped = nullptr;
   Check(GetDriver().CtxPopCurrent(&popped), "cuCtxPopCurrent");
-  Check(GetDriver().DevicePrimaryCtxRelease(0), "cuDevicePrimaryCtxRelease");
+  Check(GetDriver().DevicePrimaryCtxRelease(device_), "cuDevicePrimaryCtxRelease");
 }
 
 FloatTensor::FloatTensor(std::vector<int64_t> shape) : shape_(std::move(shape)) {
@@ -78,7 +78,9 @@ FloatTensor::FloatTensor(std::vector<int64_t> shape) : shape_(std::move(shape)) 
   cuda::DevicePointer address = 0;
   Check(GetDriver().MemAlloc(&address, size_ * sizeof(float)), "cuMemAlloc");
   tensor_.data = reinterpret_cast<void*>(address);
-  tensor_.device = {kDLCUDA, 0};
+  cuda::Device device = 0;
+  Check(GetDriver().CtxGetDevice(&device), "cuCtxGetDevice");
+  tensor_.device = {kDLCUDA, device};
   tensor_.ndim = static_cast<int>(shape_.size());
   tensor_.dtype = {kDLFloat, 32, 1};
   tensor_.shape = shape_.data();

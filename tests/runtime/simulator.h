@@ -35,10 +35,10 @@ const Simulator& GetSimulator();
 // The driver as the runtime sees it. The simulator must have been loaded.
 const Driver& GetDriver();
 
-// The primary context of device 0, current for the object's lifetime.
+// The primary context of a device, current for the object's lifetime.
 class CurrentContext {
  public:
-  CurrentContext();
+  explicit CurrentContext(int device = 0);
   ~CurrentContext();
   CurrentContext(const CurrentContext&) = delete;
   CurrentContext& operator=(const CurrentContext&) = delete;
@@ -46,10 +46,11 @@ class CurrentContext {
   cuda::Context handle() const { return handle_; }
 
  private:
+  const int device_;
   cuda::Context handle_ = nullptr;
 };
 
-// A float tensor on the simulated device, whose memory is the host's. A CurrentContext must exist.
+// A float tensor on the simulated device of the current context, whose memory is the host's.
 class FloatTensor {
  public:
   // Contiguous row-major.

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -243,6 +244,44 @@ TEST_F(SimulatorTest, RefusesWhatIsGone) {
   GetSimulator().reset();
   EXPECT_EQ(driver_.CtxPushCurrent(context), cuda::kErrorInvalidContext);
   EXPECT_EQ(Misuse(), "cuCtxPushCurrent: the context is not live\n");
+}
+
+TEST_F(SimulatorTest, HasADefaultStreamForEachThread) {
+  const auto own = reinterpret_cast<cuda::Stream>(cuda::kStreamPerThread);
+  const cuda::DevicePointer block = Allocate(4);
+  const char ones[4] = {1, 1, 1, 1};
+  const char twos[4] = {2, 2, 2, 2};
+  char result[4] = {};
+  ASSERT_EQ(driver_.MemcpyHtoDAsync(block, ones, 4, own), 0);
+  // Done when the thread ends, if not before.
+  std::thread([&] {
+    const CurrentContext entered;
+    EXPECT_EQ(driver_.MemcpyHtoDAsync(block, twos, 4, own), 0);
+  }).join();
+  ASSERT_EQ(driver_.MemcpyDtoHAsync(result, block, 4, own), 0);
+  EXPECT_EQ(driver_.StreamSynchronize(own), 0);
+  EXPECT_EQ(result[0], 1) << "this thread's copy came last";
+  EXPECT_EQ(driver_.StreamDestroy(own), cuda::kErrorInvalidHandle);
+  EXPECT_EQ(Misuse(), "cuStreamDestroy: not a stream\n");
+}
+
+TEST_F(SimulatorTest, KeepsDevicesApart) {
+  setenv("SIMULATOR_DEVICES", "2", 1);
+  GetSimulator().reset();
+  unsetenv("SIMULATOR_DEVICES");
+  cuda::DevicePointer here = Allocate(64);
+  const CurrentContext second(1);
+  cuda::DevicePointer there = 0;
+  ASSERT_EQ(driver_.MemAlloc(&there, 64), 0);
+  int n = 1;
+  void* params[] = {&there, &here, &n};
+  EXPECT_EQ(driver_.LaunchKernel(Kernel("plain"), 1, 1, 1, 1, 1, 1, 0, nullptr, params, nullptr),
+            cuda::kErrorInvalidValue);
+  EXPECT_THAT(Misuse(), HasSubstr("argument 1 (out_ptr0) points into allocation "));
+  EXPECT_THAT(Misuse(), HasSubstr(" (64 bytes) of device 0, and the kernel runs on device 1\n"));
+  ASSERT_EQ(driver_.MemFree(there), 0);
+  ASSERT_EQ(driver_.ModuleUnload(module_), 0);
+  module_ = nullptr;
 }
 
 TEST_F(SimulatorTest, KnowsWhereARangeLies) {
