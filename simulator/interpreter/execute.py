@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from simulator.interpreter import errors, libdevice, ptx, tensors
+from simulator.interpreter import errors, libdevice, ocml, ptx, tensors
 from simulator.interpreter.access import Access, Launch
 from simulator.interpreter.elementwise import ELEMENTWISE, REDUCTIONS, select
 from simulator.interpreter.errors import InterpreterError, KernelFault
@@ -965,7 +965,7 @@ def _histogram(machine: _Machine, op: Op, frame: _Frame) -> Value:
 
 def _extern(machine: _Machine, op: Op, frame: _Frame) -> Value:
     symbol = str(op.attributes["symbol"])
-    function = libdevice.FUNCTIONS.get(symbol)
+    function = libdevice.FUNCTIONS.get(symbol) or ocml.FUNCTIONS.get(symbol)
     if function is None:
         raise InterpreterError(
             f"{machine._place(op)}: the simulator has no {symbol} of the device library"

@@ -49,6 +49,12 @@ def strided(out, n, BLOCK: tl.constexpr):
         tl.store(out + i, i, mask=i < n)
 
 
+@triton.jit
+def lanes(out, BLOCK: tl.constexpr):
+    lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, True, 1)
+    tl.store(out + tl.arange(0, BLOCK), lane)
+
+
 STRIDED = shards.Kernel(strided, {"out": "*i32", "n": "i32"}, {"BLOCK": 256})
 
 
@@ -162,6 +168,16 @@ def test_nvidias_device_functions_are_refused() -> None:
     request = dataclasses.replace(shards.LIBRARY.request(SM_90), target=GFX942)
     with pytest.raises(KernelCompileError, match=r"calls __nv_tanhf of NVIDIA's .* is gfx942"):
         compile_one(request)
+
+
+def test_nvidias_assembly_is_refused() -> None:
+    kernel = shards.Kernel(lanes, {"out": "*i32"}, {"BLOCK": 256})
+    with pytest.raises(KernelCompileError) as caught:
+        compile_one(kernel.request(GFX942))
+    assert "its assembly is refused; what the kernel itself writes in assembly must be AMD's" in (
+        str(caught.value)
+    )
+    assert "invalid instruction" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from triton.language.extra.cuda import libdevice as triton_libdevice
+from triton.language.extra.hip import libdevice as triton_ocml
 
+from simulator.interpreter import ocml
 from simulator.interpreter.libdevice import FUNCTIONS
 
 POINTS = torch.tensor([0.3, 0.7, 1.0, 1.5, 2.5, 4.0, 9.25], dtype=torch.float64)
@@ -86,6 +88,17 @@ def test_all_of_tritons() -> None:
     symbols = set(re.findall(r"__nv_\w+", source))
     assert len(symbols) > 300
     assert sorted(symbols - set(FUNCTIONS)) == []
+
+
+def test_all_of_amds() -> None:
+    source = Path(triton_ocml.__file__).read_text(encoding="utf-8")
+    symbols = set(re.findall(r"__(?:ocml|triton_hip)_\w+", source))
+    assert len(symbols) > 100
+    assert sorted(symbols - set(ocml.FUNCTIONS)) == []
+    x = torch.tensor([-0.5, float("inf")])
+    assert ocml.FUNCTIONS["__ocml_signbit_f32"](x).tolist() == [1, 0]
+    assert ocml.FUNCTIONS["__ocml_isinf_f32"](x).tolist() == [0, 1]
+    assert ocml.FUNCTIONS["__ocml_pown_f32"](x[:1], torch.tensor([3])).tolist() == [-0.125]
 
 
 def test_bessel() -> None:

@@ -31,7 +31,8 @@ class Amdgcn:
     """Assembly and machine code of one kernel, and what Triton says about it.
 
     ``warps`` counts the wavefronts of a block; ``shared_memory`` is dynamic, in bytes a block; the
-    scratch sizes are bytes of device memory a block that the launch would have to provide.
+    scratch sizes are bytes of device memory a block that the launch has to provide, the global one
+    at a multiple of ``scratch_alignment``.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Amdgcn:
     shared_memory: int
     global_scratch: int
     profile_scratch: int
+    scratch_alignment: int = 1
 
 
 def preload() -> None:
@@ -83,6 +85,7 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Amdgcn:
         module = backend.make_ttgir(module, said, options)
         llir = backend.make_llir(module, said, options)
         global_scratch = module.get_int_attr("ttg.global_scratch_memory_size")
+        alignment = module.get_int_attr("ttg.global_scratch_memory_alignment")
         text = str(
             triton.llvm.translate_to_asm(
                 llir,
@@ -94,7 +97,12 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Amdgcn:
                 False,
             )
         )
-        Path(_OBJECT).write_bytes(triton.amd_bindings.assemble_amdgcn(text, options.arch, ""))
+        binary = triton.amd_bindings.assemble_amdgcn(text, options.arch, "")
+        if not binary:
+            raise ValueError(
+                "its assembly is refused; what the kernel itself writes in assembly must be AMD's"
+            )
+        Path(_OBJECT).write_bytes(binary)
         triton.amd_bindings.link_hsaco(_OBJECT, _BINARY)
     return Amdgcn(
         text=text,
@@ -103,6 +111,7 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Amdgcn:
         shared_memory=int(said["shared"]),
         global_scratch=int(global_scratch or 0),
         profile_scratch=int(said["profile_scratch_size"] or 0),
+        scratch_alignment=int(alignment or 1),
     )
 
 

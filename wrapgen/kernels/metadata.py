@@ -210,6 +210,7 @@ def gather_hsaco(launch: Launch, target: Target, code: Amdgcn) -> Metadata:
         params=binary.params,
         global_scratch=code.global_scratch,
         profile_scratch=code.profile_scratch,
+        global_scratch_align=code.scratch_alignment,
     )
 
 

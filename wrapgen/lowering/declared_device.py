@@ -26,9 +26,14 @@ from wrapgen.target import Device
 
 CUDA = torch.device("cuda", 0)
 
+_HIP_VERSION: Final = "7.1.0"
+"""That of the headers in Triton's wheel."""
+
 
 def gpu_target(device: Device) -> GPUTarget:
     """Triton's name of the declared GPU."""
+    if device.platform == "hip":
+        return GPUTarget("hip", device.architecture, device.warp_size)
     major, minor = device.capability
     return GPUTarget("cuda", major * 10 + minor, device.warp_size)
 
@@ -38,7 +43,7 @@ def declared(device: Device) -> Iterator[None]:
     """Makes PyTorch and Triton see ``device`` and nothing else while the context is open."""
     properties = _properties(device)
     capability = device.capability
-    interface = _interface(properties, capability)
+    interface = _interface(device, properties)
     # Fills the registry with PyTorch's own interfaces first: a later one would replace ours.
     list(device_interface.get_registered_device_interfaces())
     registry = device_interface.device_interfaces
@@ -51,6 +56,10 @@ def declared(device: Device) -> Iterator[None]:
         "device_count": _always(1),
     }
     with contextlib.ExitStack() as stack:
+        # By this Inductor tells AMD's GPUs, which PyTorch calls cuda as well. Of CUDA's version it
+        # asks nothing.
+        version = _HIP_VERSION if device.platform == "hip" else None
+        stack.enter_context(mock.patch.object(torch.version, "hip", version))
         stack.enter_context(mock.patch.dict(registry, {"cuda": interface, "cuda:0": interface}))
         for name, replacement in patches.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
@@ -113,12 +122,15 @@ def _properties(device: Device) -> SimpleNamespace:
         shared_memory_per_block_optin=device.shared_memory_per_block_optin,
         shared_memory_per_multiprocessor=device.shared_memory_per_multiprocessor,
         L2_cache_size=device.l2_cache,
-        gcnArchName="",
+        gcnArchName=device.architecture,
     )
 
 
-def _interface(properties: Any, capability: tuple[int, int]) -> type:
+def _interface(device: Device, properties: Any) -> type:
     """The ``DeviceInterface`` of the declared device."""
+    major, minor = device.capability
+    # What PyTorch's own says of either vendor's.
+    capability = device.architecture or major * 10 + minor
 
     class Declared(device_interface.CudaInterface):
         class device:  # noqa: N801 (PyTorch's name)
@@ -142,7 +154,7 @@ def _interface(properties: Any, capability: tuple[int, int]) -> type:
         is_available = staticmethod(_always(True))
         synchronize = staticmethod(_always(None))
         get_device_properties = staticmethod(_always(properties))
-        get_compute_capability = staticmethod(_always(capability[0] * 10 + capability[1]))
+        get_compute_capability = staticmethod(_always(capability))
         get_raw_stream = staticmethod(_always(0))
         is_bf16_supported = staticmethod(_always(True))
         is_dtype_supported = staticmethod(_always(True))

@@ -72,6 +72,7 @@ def lower(
         even_rows=known.statically_known_multiple_of(rows * pack, tile.block_m),
         even_keys=known.statically_known_multiple_of(keys, tile.block_n),
         one_step=known.statically_known_lt(keys, tile.block_n),
+        precision=attention_tiles.dot_precision(shape.itemsize, device.platform),
     )
     size = [batch, heads, rows, head_v]
     dtype = query.get_dtype()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from wrapgen.target import Device
+from wrapgen.target import Device, Platform
 
 LOG2_E: Final = 1.4426950408889634
 
@@ -180,9 +180,12 @@ _FEW_ROWS: Final = 16
 """Rows of a tile in decoding, the least that the tensor cores take."""
 
 
-def dot_precision(itemsize: int) -> str:
-    """``tl.dot``'s for operands of a size in bytes. Products of half precision are exact as is."""
-    return PRECISION if itemsize == 4 else "ieee"
+def dot_precision(itemsize: int, platform: Platform = "cuda") -> str:
+    """``tl.dot``'s for operands of a size in bytes. Products of half precision are exact as is.
+
+    AMD's matrix cores multiply float32 as it is, and gfx90a's know no tf32.
+    """
+    return PRECISION if itemsize == 4 and platform == "cuda" else "ieee"
 
 
 def best(shape: Attention, device: Device) -> Tile:

@@ -230,7 +230,7 @@ def _efficiency(product: Product, tile: Tile, device: Device) -> float:
     """The fraction of the device's tensor rate that a tile reaches."""
     if product.itemsize > 2:
         rate = _FMA
-    elif device.capability[0] < 9:
+    elif device.platform == "hip" or device.capability[0] < 9:
         rate = _MMA_ALONE
     else:
         # Four warps issue wgmma together, for 64 rows; smaller tiles use the older mma.
