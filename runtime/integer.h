@@ -21,14 +21,25 @@ constexpr int64_t Modulo(int64_t a, int64_t b) {
 constexpr int64_t Absolute(int64_t a) { return a < 0 ? -a : a; }
 
 // `exponent` is not negative.
-constexpr int64_t Power(int64_t base, int exponent) {
+constexpr int64_t Power(int64_t base, int64_t exponent) {
   int64_t result = 1;
-  for (int i = 0; i < exponent; ++i) result *= base;
+  for (; exponent > 0; exponent /= 2) {
+    if (exponent % 2 != 0) result *= base;
+    if (exponent > 1) base *= base;
+  }
   return result;
 }
 
-// A result of 64 bits, or the fact that there is none: something on the way to it did not fit, or
-// divided by zero.
+// `count` is 0 to 63.
+constexpr int64_t ShiftLeft(int64_t a, int64_t count) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) << count);
+}
+
+// Rounds down. `count` is not negative.
+constexpr int64_t ShiftRight(int64_t a, int64_t count) { return a >> (count < 63 ? count : 63); }
+
+// A result of 64 bits, or the fact that there is none: something on the way to it did not fit,
+// divided by zero, or had a negative exponent or count. A condition is 1 or 0.
 class Checked {
  public:
   constexpr Checked(int64_t value) : value_(value) {}  // NOLINT: mixes with literals
@@ -55,6 +66,16 @@ class Checked {
     return Checked(product, a.ok_ && b.ok_ && !overflow);
   }
   friend constexpr Checked operator-(Checked a) { return Checked(0) - a; }
+  friend constexpr Checked operator~(Checked a) { return Checked(~a.value_, a.ok_); }
+  friend constexpr Checked operator&(Checked a, Checked b) {
+    return Checked(a.value_ & b.value_, a.ok_ && b.ok_);
+  }
+  friend constexpr Checked operator|(Checked a, Checked b) {
+    return Checked(a.value_ | b.value_, a.ok_ && b.ok_);
+  }
+  friend constexpr Checked operator^(Checked a, Checked b) {
+    return Checked(a.value_ ^ b.value_, a.ok_ && b.ok_);
+  }
 
  private:
   constexpr Checked(int64_t value, bool ok) : value_(value), ok_(ok) {}
@@ -63,33 +84,76 @@ class Checked {
   bool ok_ = true;
 };
 
-constexpr bool Divides(Checked a, Checked b) {
-  return a.ok() && b.ok() && b.value() != 0 && (a.value() != INT64_MIN || b.value() != -1);
-}
+constexpr bool Both(Checked a, Checked b) { return a.ok() && b.ok(); }
 
 constexpr Checked FloorDivide(Checked a, Checked b) {
-  return Divides(a, b) ? FloorDivide(a.value(), b.value()) : Checked::None();
+  if (!Both(a, b) || b.value() == 0) return Checked::None();
+  return b.value() == -1 ? -a : Checked(FloorDivide(a.value(), b.value()));
 }
 
 constexpr Checked Modulo(Checked a, Checked b) {
-  return Divides(a, b) ? Modulo(a.value(), b.value()) : Checked::None();
+  if (!Both(a, b) || b.value() == 0) return Checked::None();
+  return b.value() == -1 ? 0 : Modulo(a.value(), b.value());
 }
 
 constexpr Checked Absolute(Checked a) { return a.value() < 0 ? -a : a; }
 
-// `exponent` is not negative.
-constexpr Checked Power(Checked base, int exponent) {
+constexpr Checked Power(Checked base, Checked exponent) {
+  if (!Both(base, exponent) || exponent.value() < 0) return Checked::None();
   Checked result = 1;
-  for (int i = 0; i < exponent; ++i) result = result * base;
+  for (int64_t left = exponent.value(); left > 0; left /= 2) {
+    if (left % 2 != 0) result = result * base;
+    if (left > 1) base = base * base;
+  }
   return result;
 }
 
+constexpr Checked ShiftLeft(Checked a, Checked count) {
+  if (!Both(a, count) || count.value() < 0) return Checked::None();
+  if (a.value() == 0) return a;
+  // 1 << 63 is none, though -1 << 63 is.
+  if (count.value() == 63 && a.value() == -1) return INT64_MIN;
+  return count.value() < 63 ? a * ShiftLeft(1, count.value()) : Checked::None();
+}
+
+constexpr Checked ShiftRight(Checked a, Checked count) {
+  if (!Both(a, count) || count.value() < 0) return Checked::None();
+  return ShiftRight(a.value(), count.value());
+}
+
 constexpr Checked Max(Checked a, Checked b) {
-  return a.ok() && b.ok() ? Checked(a.value() > b.value() ? a : b) : Checked::None();
+  return Both(a, b) ? (a.value() > b.value() ? a : b) : Checked::None();
 }
 
 constexpr Checked Min(Checked a, Checked b) {
-  return a.ok() && b.ok() ? Checked(a.value() < b.value() ? a : b) : Checked::None();
+  return Both(a, b) ? (a.value() < b.value() ? a : b) : Checked::None();
+}
+
+constexpr Checked Equal(Checked a, Checked b) {
+  return Both(a, b) ? (a.value() == b.value() ? 1 : 0) : Checked::None();
+}
+
+constexpr Checked Unequal(Checked a, Checked b) {
+  return Both(a, b) ? (a.value() != b.value() ? 1 : 0) : Checked::None();
+}
+
+constexpr Checked Less(Checked a, Checked b) {
+  return Both(a, b) ? (a.value() < b.value() ? 1 : 0) : Checked::None();
+}
+
+constexpr Checked LessOrEqual(Checked a, Checked b) {
+  return Both(a, b) ? (a.value() <= b.value() ? 1 : 0) : Checked::None();
+}
+
+// As in Python, what the first operand decides does not depend on the second.
+constexpr Checked And(Checked a, Checked b) { return a.ok() && a.value() != 0 ? b : a; }
+constexpr Checked Or(Checked a, Checked b) { return a.ok() && a.value() == 0 ? b : a; }
+constexpr Checked Not(Checked a) { return a.ok() ? (a.value() == 0 ? 1 : 0) : a; }
+
+// Nor on the branch that is not taken.
+constexpr Checked Select(Checked condition, Checked a, Checked b) {
+  if (!condition.ok()) return condition;
+  return condition.value() != 0 ? a : b;
 }
 
 // The least multiple of `alignment` that is not below `a`.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,127 +18,133 @@ from tests.codegen import cpp
 from tests.codegen.expressions import EXPRESSIONS, SYMBOLS, collect_expressions
 from wrapgen import expression
 from wrapgen.codegen import CodegenError, expr
+from wrapgen.codegen.bounds import Bounds, fits
+from wrapgen.expression import INT64_MAX, INT64_MIN
 
-VALUES = st.one_of(st.integers(-20, 20), st.integers(-(1 << 20), 1 << 20))
+VALUES = st.one_of(
+    st.integers(-20, 20), st.integers(-(1 << 20), 1 << 20), st.integers(INT64_MIN, INT64_MAX)
+)
 
 
-def test_cpp_equals_python(tmp_path: Path) -> None:
-    """Random expressions over random values, in one program; where Python's value, or a part of it
-    in either form, does not fit 64 bits there is nothing to compare."""
+EXTREMES = (
+    *(
+        sign * value + offset
+        for sign in (1, -1)
+        for value in (0, 1 << 31, 1 << 62)
+        for offset in (-1, 0, 1)
+    ),
+    *(2, 3, -2, 7, 62, 63, 64, 65),
+    *(INT64_MIN, INT64_MIN + 1, INT64_MAX - 1, INT64_MAX),
+)
+
+
+def _vectors(draw: random.Random) -> list[dict[str, int]]:
+    """Values of the symbols: small, large and extreme."""
+    vectors = []
+    for _ in range(4):
+        bound = draw.choice([3, 20, 1 << 10, 1 << 20, 1 << 40])
+        vectors.append({name: draw.randint(-bound, bound) for name in SYMBOLS})
+    vectors += [{name: draw.choice(EXTREMES) for name in SYMBOLS} for _ in range(6)]
+    return vectors
+
+
+def test_cpp_is_python(tmp_path: Path) -> None:
+    """Random expressions of every kind at random and extreme values, in one program.
+
+    ``Checked`` has Python's value, and none exactly where ``evaluate`` has none: there is no
+    overflow, no division by zero and no bad shift that goes unnoticed, and none is told where
+    there is none. What is computed without ``Checked``, as ``fits`` allows for some ranges, has
+    Python's value in these. The sanitizer sees to it that nothing undefined happens."""
     draw = random.Random(20)
-    checks = []
-    compared = 0
-    for text in collect_expressions(300):
-        try:
-            code = expr.cpp(expr.parse(text))
-        except CodegenError:  # a constant part that is too large, or a division by 0
+    functions, checks = [], []
+    parameters = ", ".join(f"[[maybe_unused]] int64_t {name}" for name in SYMBOLS)
+    count = Counter[str]()
+    for i, text in enumerate(collect_expressions(400)):
+        if not expression.names(expression.parse(text)):
             continue
-        for _ in range(6):
-            bound = draw.choice([3, 20, 1 << 10, 1 << 20])
-            values = {name: draw.randint(-bound, bound) for name in SYMBOLS}
-            try:
+        code = expr.cpp(text, checked=True)
+        functions.append(f"aoti::Checked Checked{i}({parameters}) {{ return {code}; }}")
+        vectors = _vectors(draw)
+        for bound in (1 << 40, 1 << 10, 70):
+            low = draw.choice([-bound, 0, 1])
+            if not fits(text, {name: Bounds(low, bound) for name in SYMBOLS}):
+                continue
+            functions.append(f"int64_t Plain{i}({parameters}) {{ return {expr.cpp(text)}; }}")
+            inside = [{name: draw.randint(low, bound) for name in SYMBOLS} for _ in range(4)]
+            inside.append({name: draw.choice([low, bound]) for name in SYMBOLS})
+            for values in inside:
                 expected = expression.evaluate(text, values)
+                checks.append(f"Check({i}, {_literal(expected)}, Plain{i}({_arguments(values)}));")
+                count["plain"] += 1
+            vectors += inside
+            break
+        for values in vectors:
+            call = f"Checked{i}({_arguments(values)})"
+            try:
+                checks.append(f"Check({i}, {_literal(expression.evaluate(text, values))}, {call});")
+                count["value"] += 1
             except expression.ExpressionError:
-                continue
-            if not _fits(code, values):
-                continue
-            arguments = ", ".join(str(values[name]) for name in SYMBOLS)
-            checks.append((text, code, arguments, expected))
-            compared += 1
-    assert compared > 400
-    lines = ["#include <algorithm>", "#include <cstdint>", "#include <cstdio>"]
-    lines += ['#include "runtime/integer.h"', "int failures = 0;"]
-    lines += ["void Check(int i, int64_t expected, int64_t got) {"]
-    lines += ["  if (expected != got) ++failures, std::printf("]
-    lines += ['"%d %lld %lld\\n", i, (long long)expected, (long long)got);', "}"]
-    functions = {code: i for i, code in enumerate(dict.fromkeys(code for _, code, _, _ in checks))}
-    for code, i in functions.items():
-        unused = "".join(f"(void){name}; " for name in SYMBOLS)
-        parameters = ", ".join(f"int64_t {name}" for name in SYMBOLS)
-        lines.append(f"int64_t F{i}({parameters}) {{ {unused}return {code}; }}")
-    lines.append("int main() {")
-    for i, (_, code, arguments, expected) in enumerate(checks):
-        literal = "INT64_MIN" if expected == expression.INT64_MIN else f"INT64_C({expected})"
-        lines.append(f"  Check({i}, {literal}, F{functions[code]}({arguments}));")
-    lines += ["  return failures != 0;", "}"]
-    source = tmp_path / "check.cc"
-    source.write_text("\n".join(lines))
-    program = tmp_path / "check"
+                checks.append(f"CheckNone({i}, {call});")
+                count["none"] += 1
+    assert min(count.values()) > 300, count
+    source, program = tmp_path / "check.cc", tmp_path / "check"
+    source.write_text("\n".join([_CHECKS, *functions, "int main() {", *checks, _END]))
     # Undefined behaviour, such as an overflow, ends the program.
     sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    # Which a random expression may well be.
+    sanitize += ["-Wno-tautological-compare"]
     cpp.run(["g++", *cpp.FLAGS, *sanitize, f"-I{cpp.ROOT}", source, "-o", program])
     cpp.run([program])
 
 
-def _fits(code: str, values: dict[str, int]) -> bool:
-    """Whether the C++, read as Python, stays within 64 bits: sympy adds and multiplies in an order
-    of its own, so that parts may be larger than in the text."""
-    python = code.replace("INT64_MIN", str(expression.INT64_MIN))
-    for name in ("aoti::", "std::", "<int64_t>"):
-        python = python.replace(name, "")
-    functions = {
-        "FloorDivide": lambda a, b: a // b,
-        "Modulo": lambda a, b: a % b,
-        "Power": lambda a, b: a**b,
-        "Absolute": abs,
-        "min": min,
-        "max": max,
-        "int64_t": lambda value: value,
-    }
-    python = python.replace("int64_t{", "int64_t(").replace("}", ")")
-    checked = {name: _Checked(value) for name, value in values.items()}
-    try:
-        eval(python, {"__builtins__": {}}, functions | checked)  # our own printer's text
-    except OverflowError:
-        return False
-    return True
+_CHECKS = """\
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include "runtime/integer.h"
+int failures = 0;
+void Check(int i, int64_t expected, aoti::Checked got) {
+  if (got.ok() && got.value() == expected) return;
+  ++failures;
+  const long long value = got.value();
+  std::printf("%d: %lld, not %lld%s\\n", i, (long long)expected, value, got.ok() ? "" : " (none)");
+}
+void CheckNone(int i, aoti::Checked got) {
+  if (!got.ok()) return;
+  ++failures;
+  std::printf("%d: none, not %lld\\n", i, (long long)got.value());
+}
+"""
+_END = "return failures != 0; }"
 
 
-class _Checked(int):
-    """An integer whose every operation raises ``OverflowError`` beyond 64 bits."""
+def _literal(value: int) -> str:
+    return "INT64_MIN" if value == INT64_MIN else f"INT64_C({value})"
 
-    def _wrap(self, value: int) -> _Checked:
-        if not expression.INT64_MIN <= value <= expression.INT64_MAX:
-            raise OverflowError
-        return _Checked(value)
 
-    def __add__(self, other: int) -> _Checked:
-        return self._wrap(int(self) + int(other))
+def _arguments(values: dict[str, int]) -> str:
+    return ", ".join(_literal(values[name]) for name in SYMBOLS)
 
-    def __radd__(self, other: int) -> _Checked:
-        return self._wrap(int(other) + int(self))
 
-    def __sub__(self, other: int) -> _Checked:
-        return self._wrap(int(self) - int(other))
-
-    def __rsub__(self, other: int) -> _Checked:
-        return self._wrap(int(other) - int(self))
-
-    def __mul__(self, other: int) -> _Checked:
-        return self._wrap(int(self) * int(other))
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: int) -> _Checked:
-        return self._wrap(int(self) // int(other))
-
-    def __rfloordiv__(self, other: int) -> _Checked:
-        return self._wrap(int(other) // int(self))
-
-    def __mod__(self, other: int) -> _Checked:
-        return self._wrap(int(self) % int(other))
-
-    def __rmod__(self, other: int) -> _Checked:
-        return self._wrap(int(other) % int(self))
-
-    def __pow__(self, other: int) -> _Checked:  # type: ignore[override]
-        return self._wrap(int(self) ** int(other))
-
-    def __neg__(self) -> _Checked:
-        return self._wrap(-int(self))
-
-    def __abs__(self) -> _Checked:
-        return self._wrap(abs(int(self)))
+def test_what_sympy_finds_equal_is() -> None:
+    """What is simplified to the same expression is computed once, by one of the texts."""
+    draw = random.Random(4)
+    by_key: dict[Any, list[str]] = {}
+    for text in collect_expressions(400):
+        try:
+            by_key.setdefault(expr.parse(text), []).append(text)
+        except CodegenError:  # a constant without a value
+            continue
+    compared = 0
+    for key, texts in by_key.items():
+        for values in _vectors(draw):
+            found = set()
+            for text in [*texts, *([str(int(key))] if key.is_Integer else [])]:
+                with contextlib.suppress(expression.ExpressionError):
+                    found.add(expression.evaluate(text, values))
+            assert len(found) < 2, texts
+            compared += len(texts) > 1
+    assert compared > 50
 
 
 @given(EXPRESSIONS, st.tuples(VALUES, VALUES, VALUES))
@@ -157,19 +166,69 @@ def test_evaluate_is_python(text: str, numbers: tuple[int, int, int]) -> None:
         ("-7 // 2", "-4"),
         ("-7 % 3", "2"),
         ("s0 * s1 // 8", "aoti::FloorDivide(s0 * s1, 8)"),
-        ("s0 // 1 + 0 % s1", "s0"),
-        ("(s0 + 1) * s1", "s1 * (s0 + 1)"),
+        ("(s0 + 1) * s1", "(s0 + 1) * s1"),
         ("s0 - s1", "s0 - s1"),
+        ("s0 - (s1 - 1)", "s0 - (s1 - 1)"),
+        ("s0 - -3", "s0 - -3"),
         ("-s0", "-s0"),
+        ("-(-s0)", "-(-s0)"),
         ("2 - 3 * s0", "2 - 3 * s0"),
         ("s0 ** 2", "aoti::Power(s0, 2)"),
-        ("max(s1, s0, 4)", "std::max<int64_t>(4, std::max<int64_t>(s0, s1))"),
+        ("-s0 ** 2", "-aoti::Power(s0, 2)"),
+        ("2 ** s0", "aoti::Power(2, s0)"),
+        ("s0 << 3 >> s1", "aoti::ShiftRight(aoti::ShiftLeft(s0, 3), s1)"),
+        ("s0 & ~7 | 1", "(s0 & -8) | 1"),
+        ("s0 + (s1 ^ 1)", "s0 + (s1 ^ 1)"),
+        ("max(s1, s0, 4)", "std::max<int64_t>(s1, std::max<int64_t>(s0, 4))"),
         ("abs(s0 - s1) % s1", "aoti::Modulo(aoti::Absolute(s0 - s1), s1)"),
         ("s0 + 4294967296", "s0 + int64_t{4294967296}"),
+        ("s0 * (2 + 3) // 2 ** 3", "aoti::FloorDivide(s0 * 5, 8)"),
+        ("s0 if s0 < 8 else 8", "s0 < 8 ? s0 : 8"),
+        ("1 + (1 if s0 != 0 else 0)", "1 + (s0 != 0 ? int64_t{1} : 0)"),
+        (
+            "s0 // s1 if s1 > 0 and not (s0 < 0 or s0 == 4) else -s0",
+            "s1 > 0 && !(s0 < 0 || s0 == 4) ? aoti::FloorDivide(s0, s1) : -s0",
+        ),
     ],
 )
 def test_printed_code(text: str, code: str) -> None:
-    assert expr.cpp(expr.parse(text)) == code
+    assert expr.cpp(text) == code
+
+
+def test_printed_checked_code() -> None:
+    code = expr.cpp("s0 // s1 if s1 >= 1 and s0 != 2 ** 64 else 1 // 0", checked=True)
+    assert code == (
+        "aoti::Select(aoti::And(aoti::LessOrEqual(1, aoti::Checked(s1)), "
+        "aoti::Unequal(aoti::Checked(s0), aoti::Checked::None())), "
+        "aoti::FloorDivide(aoti::Checked(s0), aoti::Checked(s1)), aoti::Checked::None())"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high", "expected"),
+    [
+        ("s0 + 1", 0, INT64_MAX - 1, True),
+        ("s0 + 1", 0, INT64_MAX, False),
+        ("s0 + 1 - 1", 0, INT64_MAX, False),
+        ("-s0", INT64_MIN, 0, False),
+        ("abs(s0)", INT64_MIN + 1, 0, True),
+        ("s0 % -1", INT64_MIN, 0, False),
+        ("7 // s0", 1, 9, True),
+        ("7 // s0", 0, 9, False),
+        ("7 // s0 if s0 != 0 else 0", 0, 9, False),
+        ("1 << s0", 0, 62, True),
+        ("1 << s0", 0, 63, False),
+        ("s0 >> s0", -1, 9, False),
+        ("s0 >> 100", 0, 9, True),
+        ("2 ** s0", 0, 62, True),
+        ("s0 ** s0", 0, 15, True),
+        ("s0 ** s0", 0, 16, False),
+        ("1 if s0 * s0 < 4 else 0", 0, 1 << 32, False),
+        ("1 if s0 * s0 < 4 else 0", 0, 1 << 31, True),
+    ],
+)
+def test_what_ranges_show(text: str, low: int, high: int, expected: bool) -> None:
+    assert fits(text, {"s0": Bounds(low, high)}) is expected
 
 
 @pytest.mark.parametrize(
@@ -191,10 +250,17 @@ def test_printed_code(text: str, code: str) -> None:
         ("max(s0)", "wrong number of arguments for max"),
         ("abs(s0, s1)", "wrong number of arguments for abs"),
         ("abs", "abs is a function"),
-        ("s0 ** s1", "an exponent is a literal"),
-        ("2 ** 64", "an exponent is a literal"),
-        ("s0 ** -1", "an exponent is a literal"),
+        ("+s0", "UnaryOp is not allowed"),
+        ("s0 < s1", "a condition is not allowed where a number is expected"),
+        ("1 + (s0 < s1)", "a condition is not allowed where a number is expected"),
+        ("not s0", "a condition is not allowed where a number is expected"),
+        ("s0 and s1", "a condition is not allowed where a number is expected"),
+        ("1 if s0 else 0", "Name is not allowed as a condition"),
+        ("1 if s0 and s0 < 1 else 0", "Name is not allowed as a condition"),
+        ("1 if 0 < s0 < 3 else 0", "Compare is not allowed as a condition"),
+        ("1 if s0 in s1 else 0", "Compare is not allowed as a condition"),
         ("9223372036854775808", "does not fit 64 bits"),
+        ("s0 - 9223372036854775808", "does not fit 64 bits"),
         ("s\u00e9", "not ASCII"),
         ("(" * 3000 + "1" + ")" * 3000, "6001 characters"),
         ("-" * 4000 + "1", "is not an expression"),
@@ -212,7 +278,15 @@ def test_refused(text: str, fault: str) -> None:
         ("5 % 0", "divides by zero"),
         ("s0 * 2", "symbol 's0' has no value"),
         ("2 ** 63", "9223372036854775808 does not fit 64 bits"),
-        ("9 ** 63 ** 1", "does not fit|exponent"),
+        ("3 ** 9223372036854775807", "does not fit 64 bits"),
+        ("2 ** -1", "2 to the power of -1 is no integer"),
+        ("1 << 64", "1 shifted by 64 does not fit 64 bits"),
+        ("1 << -1", "1 is shifted by -1"),
+        ("1 >> -1", "1 is shifted by -1"),
+        ("abs(-9223372036854775808)", "does not fit 64 bits"),
+        ("-9223372036854775808 // -1", "does not fit 64 bits"),
+        ("-9223372036854775808 - 1", "does not fit 64 bits"),
+        ("1 if 1 // 0 == 1 else 0", "divides by zero"),
     ],
 )
 def test_without_a_value(text: str, fault: str) -> None:
@@ -220,7 +294,28 @@ def test_without_a_value(text: str, fault: str) -> None:
         expression.evaluate(text)
     if "s0" not in text:
         with pytest.raises(CodegenError, match=f"{fault}|zero|64 bits"):
-            expr.cpp(expr.parse(text))
+            expr.cpp(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("-9223372036854775808", INT64_MIN),
+        ("-9223372036854775808 % -1", 0),
+        ("(-2) ** 63", INT64_MIN),
+        ("-1 << 63", INT64_MIN),
+        ("0 << 9223372036854775807", 0),
+        ("-1 >> 9223372036854775807", -1),
+        ("(-1) ** 9223372036854775807", -1),
+        ("0 ** 0", 1),
+        ("1 if 1 < 2 else 1 // 0", 1),
+        ("1 if 1 > 2 and 1 // 0 == 0 else 2", 2),
+        ("1 if 1 < 2 or 2 ** 64 == 0 else 2", 1),
+    ],
+)
+def test_values_at_the_edge(text: str, value: int) -> None:
+    assert expression.evaluate(text) == value
+    assert expr.parse(text) == value
 
 
 @pytest.mark.parametrize(
@@ -232,6 +327,7 @@ def test_without_a_value(text: str, fault: str) -> None:
         ("s0 <= min(s1, 4)", True),
         ("s0 > 3", True),
         ("s0 * 2 >= s1 + 1", False),
+        ("(1 if s0 == 4 or s1 == 4 else 0) == 1", True),
     ],
 )
 def test_conditions(condition: str, expected: bool) -> None:

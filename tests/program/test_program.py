@@ -380,7 +380,8 @@ ADD = samples.conv_chain().kernels[0].name
             at("outputs[0].shape[0]", "__import__('os')"),
             [
                 "outputs[0].shape[0]: \"__import__('os')\": Call is not allowed; an expression "
-                "consists of integers, symbols, + - * // % **, abs, max, min and parentheses"
+                "consists of integers, symbols, + - * // % ** << >> & ^ | ~, abs, max, min, "
+                "... if ... else ... and parentheses"
             ],
         ),
         (

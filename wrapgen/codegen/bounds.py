@@ -7,15 +7,32 @@ bounds may be narrower.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import sympy
 
-from wrapgen.codegen.expr import FloorDivide, Modulo
-from wrapgen.expression import INT64_MAX
+from wrapgen import expression
+from wrapgen.codegen import expr as cpp_expr
+from wrapgen.codegen.expr import (
+    NO_VALUE,
+    BitAnd,
+    BitOr,
+    BitXor,
+    FloorDivide,
+    Modulo,
+    Power,
+    Select,
+    ShiftLeft,
+    ShiftRight,
+)
+from wrapgen.expression import INT64_MAX, INT64_MIN
+from wrapgen.program import Dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,41 +56,24 @@ Ranges = Mapping[str, Bounds]
 """Of each symbol, by name."""
 
 
+_BEYOND: Final = 64
+"""By so much, or more, a number that is not 0 cannot be shifted, nor one beyond 1 be raised to this
+power, and the result fit 64 bits: then there is no value, and no bound to keep."""
+
+
 def bounds(expr: Any, ranges: Ranges) -> Bounds:
-    """Bounds of the value of an expression that ``expr.parse`` made."""
+    """Bounds of the value, where there is one, of an expression that ``expr.parse`` made."""
     if isinstance(expr, sympy.Integer):
         return Bounds(int(expr), int(expr))
+    if expr == NO_VALUE:
+        return Bounds(INT64_MIN, INT64_MAX)
     if isinstance(expr, sympy.Symbol):
         return ranges[str(expr.name)]
-    args = [bounds(arg, ranges) for arg in expr.args]
-    lows, highs = [arg.minimum for arg in args], [arg.maximum for arg in args]
-    if isinstance(expr, sympy.Add):
-        return Bounds(sum(lows), sum(highs))
-    if isinstance(expr, sympy.Mul):
-        product = args[0]
-        for arg in args[1:]:
-            product = _corners(product, arg, lambda a, b: a * b)
-        return product
-    if isinstance(expr, sympy.Pow):
-        base, exponent = args[0], int(expr.exp)
-        powers = [base.minimum**exponent, base.maximum**exponent]
-        inside = [0] if exponent % 2 == 0 and base.minimum < 0 < base.maximum else []
-        return Bounds(min(powers + inside), max(powers))
-    if isinstance(expr, sympy.Max):
-        return Bounds(max(lows), max(highs))
-    if isinstance(expr, sympy.Min):
-        return Bounds(min(lows), min(highs))
-    if isinstance(expr, sympy.Abs):
-        (arg,) = args
-        least = 0 if arg.minimum <= 0 <= arg.maximum else min(abs(arg.minimum), abs(arg.maximum))
-        return Bounds(least, arg.magnitude)
-    if isinstance(expr, FloorDivide):
-        a, b = args
-        if b.minimum <= 0 <= b.maximum:
-            return Bounds(-a.magnitude, a.magnitude)
-        return _corners(a, b, lambda x, y: x // y)
-    if isinstance(expr, Modulo):
-        return _modulo(*args)
+    parts = expr.args[1:] if isinstance(expr, Select) else expr.args
+    args = [bounds(arg, ranges) for arg in parts]
+    for kind, rule in _RULES:
+        if isinstance(expr, kind):
+            return rule(*args)
     raise AssertionError(f"no bounds for {sympy.srepr(expr)}")
 
 
@@ -81,6 +81,37 @@ def _corners(a: Bounds, b: Bounds, operation: Any) -> Bounds:
     """Of an operation that is monotone in each operand."""
     values = [operation(x, y) for x in (a.minimum, a.maximum) for y in (b.minimum, b.maximum)]
     return Bounds(min(values), max(values))
+
+
+def _sum(*args: Bounds) -> Bounds:
+    return Bounds(sum(arg.minimum for arg in args), sum(arg.maximum for arg in args))
+
+
+def _product(*args: Bounds) -> Bounds:
+    return functools.reduce(lambda a, b: _corners(a, b, operator.mul), args)
+
+
+def _largest(*args: Bounds) -> Bounds:
+    return Bounds(max(arg.minimum for arg in args), max(arg.maximum for arg in args))
+
+
+def _smallest(*args: Bounds) -> Bounds:
+    return Bounds(min(arg.minimum for arg in args), min(arg.maximum for arg in args))
+
+
+def _either(*args: Bounds) -> Bounds:
+    return Bounds(min(arg.minimum for arg in args), max(arg.maximum for arg in args))
+
+
+def _absolute(arg: Bounds) -> Bounds:
+    least = 0 if arg.minimum <= 0 <= arg.maximum else min(abs(arg.minimum), abs(arg.maximum))
+    return Bounds(least, arg.magnitude)
+
+
+def _quotient(a: Bounds, b: Bounds) -> Bounds:
+    if b.minimum <= 0 <= b.maximum:
+        return Bounds(-a.magnitude, a.magnitude)
+    return _corners(a, b, operator.floordiv)
 
 
 def _modulo(a: Bounds, b: Bounds) -> Bounds:
@@ -92,26 +123,92 @@ def _modulo(a: Bounds, b: Bounds) -> Bounds:
     return Bounds(low, high)
 
 
-def fits(expr: Any, ranges: Ranges) -> bool:
+def _count(count: int) -> int:
+    """A shift or an exponent within what results of 64 bits can have."""
+    return min(max(count, 0), _BEYOND)
+
+
+def _power(base: Bounds, exponent: Bounds) -> Bounds:
+    if exponent.minimum == exponent.maximum:
+        powers = [side ** _count(exponent.minimum) for side in (base.minimum, base.maximum)]
+        inside = [0] if exponent.minimum % 2 == 0 and base.minimum < 0 < base.maximum else []
+        return Bounds(min(powers + inside), max(powers))
+    # An exponent of 0 gives 1, whatever the base.
+    greatest = max(base.magnitude, 1) ** _count(exponent.maximum)
+    return Bounds(0 if base.minimum >= 0 else -greatest, greatest)
+
+
+def _left(a: Bounds, count: Bounds) -> Bounds:
+    return _corners(a, count, lambda x, n: x << _count(n))
+
+
+def _right(a: Bounds, count: Bounds) -> Bounds:
+    return _corners(a, count, lambda x, n: x >> _count(n))
+
+
+def _bits(a: Bounds, b: Bounds) -> Bounds:
+    length = max(side.bit_length() for one in (a, b) for side in (one.minimum, one.maximum))
+    positive = a.minimum >= 0 and b.minimum >= 0
+    return Bounds(0 if positive else -(1 << length), (1 << length) - 1)
+
+
+def _bits_of_both(a: Bounds, b: Bounds) -> Bounds:
+    positive = [one.maximum for one in (a, b) if one.minimum >= 0]
+    return Bounds(0, min(positive)) if positive else _bits(a, b)
+
+
+_RULES: Final[tuple[tuple[Any, Callable[..., Bounds]], ...]] = (
+    (sympy.Add, _sum),
+    (sympy.Mul, _product),
+    (sympy.Pow | Power, _power),
+    (sympy.Max, _largest),
+    (sympy.Min, _smallest),
+    (sympy.Abs, _absolute),
+    (FloorDivide, _quotient),
+    (Modulo, _modulo),
+    (ShiftLeft, _left),
+    (ShiftRight, _right),
+    (BitAnd, _bits_of_both),
+    (BitXor | BitOr, _bits),
+    (Select, _either),
+)
+
+
+def fits(dim: Dim, ranges: Ranges) -> bool:
     """Whether C++ that computes with 64 bits is right for all values in range: no part of the
-    expression, in whatever order its terms are added and its factors multiplied, leaves them, and
-    no divisor can be 0."""
-    if isinstance(expr, sympy.Integer | sympy.Symbol):
-        return bounds(expr, ranges).magnitude <= INT64_MAX
-    if isinstance(expr, sympy.Pow):
-        base = bounds(expr.base, ranges).magnitude
-        return bool(base ** int(expr.exp) <= INT64_MAX) and fits(expr.base, ranges)
-    if not all(fits(arg, ranges) for arg in expr.args):
+    expression leaves them, no divisor can be 0, no exponent or shift be negative. What a condition
+    excludes is asked the same."""
+    return _fits(cpp_expr.tree(dim), ranges)
+
+
+def _fits(node: ast.expr, ranges: Ranges) -> bool:
+    negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    if not negated and not isinstance(node, ast.Compare | ast.BoolOp):
+        if not expression.names(node):
+            return _has_value(node)
+        # -2**63 is left to what is checked: its absolute value is none of 64 bits.
+        if bounds(cpp_expr.simplified(node), ranges).magnitude > INT64_MAX:
+            return False
+    children = node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node)
+    parts = [part for part in children if isinstance(part, ast.expr)]
+    if not all(_fits(part, ranges) for part in parts):
         return False
-    magnitudes = [bounds(arg, ranges).magnitude for arg in expr.args]
-    if isinstance(expr, sympy.Add):
-        return sum(magnitudes) <= INT64_MAX
-    if isinstance(expr, sympy.Mul):
-        return math.prod(max(magnitude, 1) for magnitude in magnitudes) <= INT64_MAX
-    if isinstance(expr, FloorDivide | Modulo):
-        divisor = bounds(expr.args[1], ranges)
-        return not divisor.minimum <= 0 <= divisor.maximum
+    if isinstance(node, ast.BinOp):
+        right = bounds(cpp_expr.simplified(node.right), ranges)
+        if isinstance(node.op, ast.FloorDiv | ast.Mod):
+            return not right.minimum <= 0 <= right.maximum
+        if isinstance(node.op, ast.Pow | ast.RShift):
+            return right.minimum >= 0
+        if isinstance(node.op, ast.LShift):
+            return right.within(0, _BEYOND - 1)
     return True
+
+
+def _has_value(node: ast.expr) -> bool:
+    try:
+        return abs(expression.evaluate_tree(node)) <= INT64_MAX
+    except expression.ExpressionError:
+        return False
 
 
 def divisor(expr: Any) -> int:
@@ -128,4 +225,8 @@ def divisor(expr: Any) -> int:
         by = abs(int(expr.args[1]))
         whole = divisor(expr.args[0])
         return whole // by if by and whole % by == 0 else 1
+    if isinstance(expr, Select):
+        return math.gcd(*(divisor(arg) for arg in expr.args[1:]))
+    if isinstance(expr, ShiftLeft):
+        return divisor(expr.args[0])
     return 1

@@ -15,7 +15,7 @@ from wrapgen.codegen.kernels import Image
 from wrapgen.codegen.memory import ALIGNMENT, MemoryPlan
 from wrapgen.codegen.values import ARENA, COUNT, SIZES, VALUES, Values
 from wrapgen.dtype import INFO, DType
-from wrapgen.program import Kernel, Launch, Program, weight_nbytes, weights_digest
+from wrapgen.program import Dim, Kernel, Launch, Program, weight_nbytes, weights_digest
 from wrapgen.target import Target
 
 
@@ -185,12 +185,11 @@ def _plan(model: Lowered, values: Values) -> list[str]:
     """The values that the launches of a target need, and the function that computes them."""
     names = values.locals()
     nbytes = {buffer.name: buffer.nbytes for buffer in model.program.main.buffers}
-    further, body, exprs = [], [], []
+    further, body, dims = [], [], list[Dim]()
     for i, slot in enumerate(model.plan.main_slots):
         further.append((values.slot(i), f"begin of {', '.join(slot.members)}"))
-        sizes = [expr.parse(size) for size in slot.sizes]
-        exprs += sizes
-        code = [expr.cpp(size, names, checked=True) for size in sizes]
+        dims += slot.sizes
+        code = [expr.cpp(size, names, checked=True) for size in slot.sizes]
         largest = code[-1]
         for size in reversed(code[:-1]):
             largest = f"aoti::Max({size}, {largest})"
@@ -200,7 +199,7 @@ def _plan(model: Lowered, values: Values) -> list[str]:
         body += text.comment(2, f"{', '.join(slot.members)}: {', '.join(map(str, slot.sizes))}")
         body += [f"  value[{VALUES}::{values.slot(i)}] = end.value();"]
         body += text.statements(2, [f"end = end + aoti::AlignTo({largest}, {ALIGNMENT});"])
-    computed, used = values.computations(exprs)
+    computed, used = values.computations(dims)
     if model.plan.main_slots:
         further.append((ARENA, "bytes of all of them"))
         body = [

@@ -133,7 +133,7 @@ class Values:
             rows.append((value.name, note))
         return rows
 
-    def computations(self, further: Sequence[Any] = ()) -> tuple[list[str], list[str]]:
+    def computations(self, further: Sequence[Dim] = ()) -> tuple[list[str], list[str]]:
         """Statements that compute all but symbols, in a function that has the array as ``value``
         and returns the expression that has no value; and those before them that declare the
         symbols, also of ``further`` expressions, as local variables, called as ``locals`` says."""
@@ -142,15 +142,15 @@ class Values:
         names = self.locals()
         for value in computed:
             at = f"value[{self.namespace}::{value.name}]"
-            if fits(value.expr, self.ranges):
+            if fits(value.text, self.ranges):
                 lines += text.comment(2, value.text)
-                lines += text.statements(2, [f"{at} = {cpp_expr.cpp(value.expr, names)};"])
+                lines += text.statements(2, [f"{at} = {cpp_expr.cpp(value.text, names)};"])
             else:
                 lines += self._checked(value, at, names)
         used = {
-            str(symbol.name)
-            for expr in (*(value.expr for value in computed), *further)
-            for symbol in expr.free_symbols
+            name
+            for dim in (*(value.text for value in computed), *further)
+            for name in expression.names(cpp_expr.tree(dim))
         }
         declarations = [
             f"  const int64_t {names[name]} = value[{self.index(name)}];"
@@ -161,7 +161,7 @@ class Values:
 
     def _checked(self, value: Value, at: str, names: Mapping[str, str]) -> list[str]:
         """Statements for what may have no value of 64 bits."""
-        code = cpp_expr.cpp(value.expr, names, checked=True)
+        code = cpp_expr.cpp(value.text, names, checked=True)
         variable = f"checked_{value.name}"
         return [
             *text.comment(2, value.text),
@@ -195,6 +195,11 @@ _WORDS: Final[dict[type[ast.operator], str]] = {
     ast.FloorDiv: "Over",
     ast.Mod: "Modulo",
     ast.Pow: "ToThe",
+    ast.LShift: "LeftBy",
+    ast.RShift: "RightBy",
+    ast.BitAnd: "BitAnd",
+    ast.BitXor: "BitXor",
+    ast.BitOr: "BitOr",
 }
 
 
@@ -204,10 +209,12 @@ def _spell(node: ast.expr) -> str:
             return str(value)
         case ast.Name(id=name):
             return pascal(name) or "Symbol"
-        case ast.UnaryOp(operand=operand):
-            return "Minus" + _spell(operand)
+        case ast.UnaryOp(op=op, operand=operand):
+            return ("Not" if isinstance(op, ast.Invert) else "Minus") + _spell(operand)
         case ast.BinOp(left=left, op=op, right=right):
             return _spell(left) + _WORDS[type(op)] + _spell(right)
         case ast.Call(func=ast.Name(id=name), args=args):
             return pascal(name) + "Of" + "And".join(map(_spell, args))
+        case ast.IfExp(body=body, orelse=orelse):
+            return f"{_spell(body)}Or{_spell(orelse)}"
     raise AssertionError(ast.dump(node))
