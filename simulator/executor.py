@@ -54,10 +54,12 @@ _SCALARS: Final = {
     "i32": "i",
     "i64": "q",
     "f16": "e",
+    "bf16": "H",
     "f32": "f",
     "f64": "d",
 }
-"""How ``struct`` spells scalar types of TTIR; bf16 and 8-bit floats are no scalar parameters."""
+"""How ``struct`` spells scalar types of TTIR; of bf16 the bits. 8-bit floats are no scalar
+parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Executor:
         identity, _, *numbers, origin = words.split(" ", 10)
         grid_x, grid_y, grid_z, *_, cluster, _ = map(int, numbers)
         kernel = self._kernels[identity]
-        args = [struct.unpack_from(form, buffer, offset)[0] for offset, form in kernel.slots]
+        args = [_number(form, buffer, offset) for offset, form in kernel.slots]
         try:
             # A Triton program is a block, or a cluster of them.
             grid = (grid_x // cluster, grid_y, grid_z)
@@ -155,6 +157,14 @@ class Executor:
                 f"kernel {name}, {origin}: the executor failed: {type(error).__name__}: {error}",
             )
         return "done", ""
+
+
+def _number(form: str, buffer: bytes, offset: int) -> int | float:
+    """An argument's value from a launch's buffer."""
+    value: int | float = struct.unpack_from(form, buffer, offset)[0]
+    if form == "<" + _SCALARS["bf16"]:
+        (value,) = struct.unpack("<f", struct.pack("<I", int(value) << 16))
+    return value
 
 
 def _slots(

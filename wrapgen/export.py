@@ -3,6 +3,8 @@
 ``torch.export.save`` records the file's own name, a random id, absolute paths in stack traces and,
 in the sample inputs, uninitialised or random numbers. Here each of them is made a function of the
 model: two machines that export the same model write the same file.
+
+Triton kernels of the user's own go into the archive as data (``wrapgen/capture.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any, Final
 import torch
 from torch.export import ExportedProgram
 
-from wrapgen import sizes
+from wrapgen import capture, sizes, user_kernels
+from wrapgen.program import canonical_json
 
 _ROOT: Final = "model"
 """The folder in the archive. PyTorch takes the file's name, and so would differ by output path."""
@@ -64,8 +67,13 @@ def export(
             raise ExportError(f"{weights}: the weights file does not exist")
         keywords["weights"] = str(weights)
     program = _run(src, entry_point, keywords)
-    _strip_paths(program, _roots(src))
-    content = _normalise(_save(program))
+    roots = _roots(src)
+    try:
+        kernels = capture.capture(program, lambda path: _relative(path, roots))
+    except capture.CaptureError as error:
+        raise ExportError(f"{src}: {error}") from error
+    _strip_paths(program, roots)
+    content = _normalise(_save(program, kernels))
     partial = out.with_name(out.name + ".partial")
     try:
         partial.write_bytes(content)
@@ -154,11 +162,7 @@ def _strip_paths(program: ExportedProgram, roots: list[str]) -> None:
     """Makes the file names in stack traces relative to what they were imported from."""
 
     def relative(match: re.Match[str]) -> str:
-        path = match[1]
-        for root in roots:
-            if path.startswith(root.rstrip("/") + "/"):
-                return f'File "{path[len(root.rstrip("/")) + 1 :]}"'
-        return f'File "{path.rpartition("/")[2]}"' if path.startswith("/") else match[0]
+        return f'File "{_relative(match[1], roots)}"'
 
     for graph in _graphs(program.graph_module):
         for node in graph.nodes:
@@ -168,18 +172,29 @@ def _strip_paths(program: ExportedProgram, roots: list[str]) -> None:
                 node.meta["stack_trace"] = re.sub(r'File "([^"\n]*)"', relative, trace)
 
 
+def _relative(path: str, roots: list[str]) -> str:
+    """A source file's path below the directory that it was imported from."""
+    for root in roots:
+        if path.startswith(root.rstrip("/") + "/"):
+            return path[len(root.rstrip("/")) + 1 :]
+    return path.rpartition("/")[2] if path.startswith("/") else path
+
+
 def _graphs(module: torch.nn.Module) -> Iterator[torch.fx.Graph]:
     for child in module.modules():
         if isinstance(child, torch.fx.GraphModule):
             yield child.graph
 
 
-def _save(program: ExportedProgram) -> bytes:
+def _save(program: ExportedProgram, kernels: user_kernels.UserKernels) -> bytes:
     """Saves with sample inputs of zeros: the values are no part of the model."""
     if program.example_inputs is not None:
         program.example_inputs = torch.utils._pytree.tree_map(_blank, program.example_inputs)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    extra: dict[str, Any] = {}
+    if kernels.kernels:
+        extra[user_kernels.MEMBER] = canonical_json(user_kernels.data(kernels))
+    torch.export.save(program, buffer, extra_files=extra)
     return buffer.getvalue()
 
 

@@ -21,6 +21,8 @@ from torch.export.graph_signature import (
 )
 from torch.utils._pytree import tree_map
 
+from aoti.testing import user_kernels
+
 aten = torch.ops.aten
 
 _CHECKS = {
@@ -56,7 +58,7 @@ class Eager:
     """A ``.pt2`` file."""
 
     def __init__(self, path: Path) -> None:
-        self.program: ExportedProgram = torch.export.load(path)
+        self.program: ExportedProgram = user_kernels.load(path)
 
     def run(self, inputs: Mapping[str, Any], precision: torch.dtype | None = None) -> Results:
         """Runs the program operation by operation; ``inputs`` stay as they are.

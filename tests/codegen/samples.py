@@ -429,6 +429,79 @@ def dynamic(target: str = "sm_90") -> Program:
     )
 
 
+def user_kernels(target: str = "sm_90") -> Program:
+    """Calls of user-defined kernels: a view, an update in place, numbers of each type."""
+    scaled_sum = kernel(
+        "scaled_sum",
+        pointer("x", F32),
+        dataclasses.replace(pointer("y", F32), divisible_by_16=False),
+        pointer("out", F32),
+        scalar("n", I32),
+        scalar("alpha", F32),
+        num_warps=2,
+    )
+    types = {
+        "small": I32,
+        "large": DType.INT64,
+        "single": F32,
+        "double": DType.FLOAT64,
+        "half": F16,
+        "brain": DType.BFLOAT16,
+        "flag": DType.BOOL,
+        "other": DType.BOOL,
+    }
+    numbers = kernel(
+        "numbers",
+        pointer("out", F32),
+        pointer("count", I32),
+        *(scalar(name, dtype) for name, dtype in types.items()),
+        num_warps=1,
+    )
+    tenth = (0.1).hex()
+    values: tuple[Dim, ...] = ("2 * s0", "s0 + 1099511627776", tenth, tenth, tenth, tenth, 1, 0)
+    steps: list[Step] = [
+        launch(
+            scaled_sum,
+            ("(24 * s0 + 511) // 512", 1, 1),
+            *(reads("input", "x"), reads("input", "y", 4), writes("output", "out")),
+            ScalarArg(dtype=I32, value="24 * s0"),
+            ScalarArg(dtype=F32, value=(0.5).hex()),
+            sources=(
+                node(
+                    "scaled_sum", "triton.scaled_sum", "", 21, "out = scaled_sum_op(x, y[1:], 0.5)"
+                ),
+            ),
+        ),
+        launch(
+            numbers,
+            (1, 1, 1),
+            *(updates("output", "out"), reads("input", "count")),
+            *(
+                ScalarArg(dtype=dtype, value=value)
+                for dtype, value in zip(types.values(), values, strict=True)
+            ),
+            sources=(node("numbers", "triton.numbers", "", 22, "numbers_op(out, count.item())"),),
+        ),
+    ]
+
+    def spec(name: str, path: str, size: Dim, dtype: DType = F32) -> TensorSpec:
+        return TensorSpec(name=name, path=path, dtype=dtype, shape=(size,), strides=(1,))
+
+    return program(
+        target=target,
+        symbols=(Symbol(name="s0", minimum=1, maximum=64),),
+        inputs=(
+            spec("size", "args[0]", "s0"),
+            spec("x", "args[1]", "24 * s0"),
+            spec("y", "args[2]", "24 * s0 + 1"),
+            TensorSpec(name="count", path="args[3]", dtype=I32, shape=(), strides=()),
+        ),
+        outputs=(spec("out", "outputs[0]", "24 * s0"),),
+        kernels=(numbers, scaled_sum),
+        main=Procedure(buffers=(), steps=tuple(steps)),
+    )
+
+
 def many_launches(count: int, target: str = "sm_90") -> Program:
     """A chain of ``count`` launches of ``count // 10`` kernels."""
     names = ("in_ptr0", "in_ptr1", "in_ptr2", "out_ptr0")

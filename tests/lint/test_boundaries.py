@@ -46,19 +46,21 @@ def test_archives_are_opened_by_intake_alone() -> None:
 
 
 def test_torch_is_for_export_and_lowering() -> None:
-    assert not inside(importers("torch"), "export.py", "sizes.py", "lowering/")
+    shared = ("sizes.py", "user_kernel_op.py")
+    assert not inside(importers("torch"), "export.py", "capture.py", *shared, "lowering/")
     assert not inside(importers("torch._inductor", "torch._dynamo"), "lowering/")
 
 
 def test_triton_is_for_lowering_and_kernels() -> None:
-    assert not inside(importers("triton"), "lowering/", "kernels/")
+    """And for export, which reads the user's own kernels."""
+    assert not inside(importers("triton"), "lowering/", "kernels/", "capture.py")
 
 
 def test_steps_do_not_import_one_another() -> None:
     """Only the command line and ``build`` know them all. Lowering asks the compiler for a
     candidate's resources."""
-    steps = {"export", "intake", "lowering", "kernels", "codegen", "package"}
-    permitted = {("lowering", "kernels"), ("codegen", "kernels")}
+    steps = {"export", "capture", "intake", "lowering", "kernels", "codegen", "package"}
+    permitted = {("lowering", "kernels"), ("codegen", "kernels"), ("export", "capture")}
     found = {
         (path.partition("/")[0].removesuffix(".py"), step)
         for step in steps

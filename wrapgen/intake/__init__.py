@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from wrapgen import user_kernels
 from wrapgen.dtype import DType
 from wrapgen.intake import graph as graphs
 from wrapgen.intake import schema
@@ -82,8 +83,9 @@ def _read(archive: Archive) -> tuple[dict[str, Any], dict[str, tuple[DType, Any]
     kinds = _signature(program, f"{archive.path}: models/{name}.json")
     layouts = _match(archive, program, kinds, payloads)
     _check_strides(archive, program, layouts)
+    kernels = _read_kernels(archive, program)
 
-    content = {
+    content: dict[str, Any] = {
         "schema_version": GRAPH_VERSION,
         "exported_program": program,
         "tensors": {
@@ -96,6 +98,8 @@ def _read(archive: Archive) -> tuple[dict[str, Any], dict[str, tuple[DType, Any]
             for fqn, layout in layouts.items()
         },
     }
+    if kernels.kernels:
+        content["triton_kernels"] = user_kernels.data(kernels)
     tensors = {
         fqn: (
             layout.dtype,
@@ -262,12 +266,45 @@ def _check_strides(
         )
 
 
+def _read_kernels(archive: Archive, program: Mapping[str, Any]) -> user_kernels.UserKernels:
+    """The model's own Triton kernels, those that the graph calls and no others."""
+    called = []
+    for node in _nodes(program):
+        if node["target"] == user_kernels.OPERATOR:
+            first = node["inputs"][0]["arg"] if node["inputs"] else {}
+            called.append(str(first.get("as_string", "")))
+    member = f"extra/{user_kernels.MEMBER}"
+    if member not in archive.names:
+        if called:
+            raise MissingMemberError(
+                f"{archive.path}: the program calls Triton kernels, and {member} is missing"
+            )
+        return user_kernels.NONE
+    where = f"{archive.path}: {member}"
+    raw = schema.parse_json(archive.json_text(member), where)
+    try:
+        kernels = user_kernels.parse(raw, where)
+    except user_kernels.KernelFormatError as error:
+        raise MalformedError(str(error)) from error
+    if sorted(set(called)) != sorted(kernels.kernels):
+        raise MalformedError(
+            f"{where}: holds the kernels {', '.join(kernels.kernels) or 'none'}; the program calls"
+            f" {', '.join(sorted(set(called))) or 'none'}"
+        )
+    return kernels
+
+
 def _targets(program: Mapping[str, Any]) -> Iterator[str]:
+    for node in _nodes(program):
+        yield node["target"]
+
+
+def _nodes(program: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     pending: list[Any] = [program["graph_module"]["graph"]]
     while pending:
         graph = pending.pop()
         for node in graph["nodes"]:
-            yield node["target"]
+            yield node
             arguments = [named["arg"] for named in node["inputs"]]
             pending += [each["as_graph"]["graph"] for each in arguments if "as_graph" in each]
 

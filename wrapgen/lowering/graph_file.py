@@ -19,11 +19,13 @@ from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
+from wrapgen import user_kernels
 from wrapgen.dtype import DType
 from wrapgen.lowering import arguments, guards, passes
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
+from wrapgen.user_kernel_op import triton_kernel  # noqa: F401 (graphs may call it)
 
 SCHEMA_VERSION = 2
 
@@ -39,6 +41,7 @@ class GraphFile:
       inputs: every argument, flat and in order, constants included.
       symbols: the sizes and integers that are known only at run time.
       mode: what made the fake tensors.
+      kernels: the model's own Triton kernels.
     """
 
     program: ExportedProgram
@@ -47,6 +50,7 @@ class GraphFile:
     inputs: tuple[Input, ...]
     symbols: Symbols
     mode: FakeTensorMode
+    kernels: user_kernels.UserKernels = user_kernels.NONE
 
     @property
     def names(self) -> dict[str, str]:
@@ -71,6 +75,12 @@ def read(path: Path) -> GraphFile:
             f"{path}: schema_version is {version!r}, this wrapgen reads {SCHEMA_VERSION}; "
             "split the model again with this version"
         )
+    kernels = user_kernels.NONE
+    if "triton_kernels" in document:
+        try:
+            kernels = user_kernels.parse(document["triton_kernels"], f"{path}: triton_kernels")
+        except user_kernels.KernelFormatError as error:
+            raise LoweringError(str(error)) from error
     # PyTorch would compile guards; guards.py reads them.
     program = _deserialise(serialised | {"guards_code": []}, tensors)
     sources = {
@@ -89,6 +99,7 @@ def read(path: Path) -> GraphFile:
         inputs=tuple(arguments.inputs_of(program)),
         symbols=symbols,
         mode=mode,
+        kernels=kernels,
     )
 
 
@@ -229,9 +240,12 @@ _PLACE = re.compile(r"^\s*(?P<file>[^\s:\"]+\.py):(?P<line>\d+)")
 def _source(node: dict[str, Any]) -> SourceNode:
     metadata = node.get("metadata") or {}
     location, code = _trace(metadata.get("stack_trace") or "")
+    op = node["target"].removeprefix("torch.ops.")
+    if node["target"] == user_kernels.OPERATOR:
+        op = f"triton.{node['inputs'][0]['arg']['as_string'].partition('.')[0]}"
     return SourceNode(
         name=node["name"],
-        op=node["target"].removeprefix("torch.ops."),
+        op=op,
         module=_module(metadata.get("nn_module_stack") or ""),
         location=location,
         code=code,

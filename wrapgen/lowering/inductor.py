@@ -30,8 +30,15 @@ from torch._inductor.utils import aggregate_origins
 from torch._inductor.virtualized import V
 from torch.fx import GraphModule, Node
 
-from wrapgen import sizes
-from wrapgen.lowering import choices, errors, operators, random_numbers, templates
+from wrapgen import sizes, user_kernel_op
+from wrapgen.lowering import (
+    choices,
+    errors,
+    operators,
+    random_numbers,
+    templates,
+    user_kernels,
+)
 from wrapgen.lowering.folding import is_random
 from wrapgen.lowering.passes import is_write_back
 from wrapgen.lowering.templates import direct
@@ -147,6 +154,7 @@ def lower_graph(
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))
         stack.enter_context(random_numbers.one_word_a_counter())
+        stack.enter_context(user_kernels.installed())
         _post_grad(module)
         graph = _Graph(
             module,
@@ -193,16 +201,27 @@ def _settings(mode: Any, cache: Path) -> Iterator[None]:
 
 def rewrite(module: GraphModule, mode: Any, cache: Path) -> None:
     """Rewrites a graph as ``lower_graph`` does before it lowers it: the nodes are then those whose
-    names buffers bear."""
-    with _settings(mode, cache):
+    names buffers bear.
+
+    Calls of user-defined kernels stay as they are before it, without effects: what such a call
+    writes is a value of its own.
+    """
+    kept = mock.patch.object(post_grad, "decompose_auto_functionalized", lambda _graph: None)
+    with _settings(mode, cache), kept:
         _post_grad(module)
 
 
 def _post_grad(module: GraphModule) -> None:
     """Inductor's own rewrites of a graph, with what is wrong in them put right."""
     overlapping = mock.patch.object(reinplace, "compute_overlapping_tensors", _overlapping)
+    origins = {node: node.meta.get("custom") for node in module.graph.nodes}
     with overlapping, _copies_kept(module):
         post_grad_passes(module, True)
+    if any(node.target is user_kernel_op.triton_kernel for node in module.graph.nodes):
+        # PyTorch says of what a kernel writes to that it comes from the call.
+        for node in module.graph.nodes:
+            if origins.get(node):
+                node.meta["custom"] = origins[node]
 
 
 def _overlapping(tensors: list[torch.Tensor]) -> set[int]:
@@ -326,7 +345,9 @@ class _Graph(GraphLowering):
         self._computed: dict[str, set[Node]] = {}
 
     def register_operation(self, operation: Any) -> str:
-        if isinstance(operation, ir.ExternKernel) and not isinstance(operation, ir.NopKernel):
+        if isinstance(operation, ir.ExternKernel) and not isinstance(
+            operation, (ir.NopKernel, user_kernels.UserKernelCall)
+        ):
             self.missing.append(Missing(self.current_node, "there is no Triton kernel for it"))
         name: str = super().register_operation(operation)
         return name

@@ -27,7 +27,9 @@ from wrapgen.lowering.graph_file import dtype_of
 from wrapgen.lowering.inductor import FillLine, Lowered, OriginsLine
 from wrapgen.lowering.kernel import Builder, Built
 from wrapgen.lowering.symbols import Symbols
+from wrapgen.lowering.user_kernels import UserBuilder, UserKernelLine
 from wrapgen.program import (
+    ALIGNMENT,
     Arg,
     Buffer,
     Copy,
@@ -71,6 +73,7 @@ def translate(
     known: Mapping[str, Ref],
     results: Sequence[Ref],
     builder: Builder,
+    own: UserBuilder,
     sources: Mapping[str, SourceNode],
     symbols: Symbols,
 ) -> Translated:
@@ -81,10 +84,11 @@ def translate(
       known: the memory of each of the graph's placeholders.
       results: the memory that each of the graph's outputs must end up in.
       builder: makes kernels.
+      own: makes the user-defined ones.
       sources: exported node name to where it comes from.
       symbols: what sizes are expressions of.
     """
-    return _Translation(lowered, known, results, builder, sources, symbols).run()
+    return _Translation(lowered, known, results, builder, own, sources, symbols).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +107,7 @@ class _Translation:
         known: Mapping[str, Ref],
         results: Sequence[Ref],
         builder: Builder,
+        own: UserBuilder,
         sources: Mapping[str, SourceNode],
         symbols: Symbols,
     ) -> None:
@@ -111,6 +116,7 @@ class _Translation:
         self._symbols = symbols
         self._results = results
         self._builder = builder
+        self._own = own
         self._sources = sources
         self._buffers: dict[str, Buffer] = {}
         self._taken_over: dict[str, str] = {}
@@ -162,6 +168,8 @@ class _Translation:
                 self._origins = self._source_nodes(line.nodes)
             case lines.KernelCallLine():
                 self._launch(line)
+            case UserKernelLine():
+                self._launch_own(line)
             case FillLine():
                 buffer = self._buffers[self._memory[line.name].name]
                 self._steps.append(
@@ -276,6 +284,64 @@ class _Translation:
                 sources=self._origins,
             )
         )
+
+    def _launch_own(self, line: UserKernelLine) -> None:
+        """A call of a user-defined kernel."""
+        kernel = self._own.kernel(line.kernel)
+        self._origins = self._source_nodes(line.nodes)
+        tensors = {"written": line.written, "read": line.read}
+        values: list[Any] = []
+        divisible = []
+        for param in kernel.params:
+            if param.pointer:
+                name, offset = tensors[param.operand][param.index]
+                place = _moved(self._memory[name], offset, 1)
+                values.append(place)
+                divisible.append(self._divisible(place.offset))
+            elif param.operand == "ints":
+                number = self._lowered.resolve(line.ints[param.index])
+                values.append(number)
+                divisible.append(param.dtype != DType.BOOL and self._divisible(number))
+            else:
+                values.append(float(line.floats[param.index]).hex())
+                divisible.append(False)
+        built = self._builder.add(self._own.build(line.kernel, tuple(divisible)))
+        args: list[Arg] = []
+        for param, value in zip(kernel.params, values, strict=True):
+            if not param.pointer:
+                number = value if isinstance(value, str) else self._dim(value)
+                args.append(ScalarArg(dtype=param.dtype, value=number))
+                continue
+            access: Access = "read"
+            if param.operand == "written":
+                # What nothing has written yet, the kernel can but write.
+                fresh = value.space in ("arena", "output") and value.name not in self._written
+                access = "write" if fresh else "read_write"
+            args.append(PointerArg(ref=self._ref(value), access=access))
+        for name, _ in line.written:
+            self._unnamed(name)
+        chosen = self._own.choose(line.kernel)
+        x, y, z = (self._dim(extent) for extent in line.grid[3 * chosen : 3 * chosen + 3])
+        self._steps.append(
+            Launch(
+                kernel=built.kernel.name,
+                grid=(x, y, z),
+                args=tuple(args),
+                sources=self._origins,
+            )
+        )
+
+    def _divisible(self, number: Any) -> bool:
+        """Whether a number is a multiple of 16, whatever the sizes."""
+        number = self._lowered.resolve(number)
+        return self._symbols.always(sympy.Eq(sympy.Mod(number, ALIGNMENT), 0))
+
+    def _unnamed(self, name: str) -> None:
+        """Notes that a user-defined kernel writes a buffer: what that holds is no node's value."""
+        block = self._memory[name].name
+        self._written.add(block)
+        if block in self._buffers:
+            self._buffers[block] = dataclasses.replace(self._buffers[block], node="")
 
     def _first_value(self, name: str) -> None:
         """Notes that a launch writes a buffer by this name.

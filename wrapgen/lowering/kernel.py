@@ -64,7 +64,7 @@ class Builder:
 
     def __init__(self, device: Device, num_shards: int, scratch: Path) -> None:
         self._device = device
-        self._num_shards = num_shards
+        self.num_shards = num_shards
         self._scratch = scratch
         self._built: dict[tuple[str, str], Built] = {}
 
@@ -82,6 +82,10 @@ class Builder:
         if key not in self._built:
             self._built[key] = self._build(masked, template)
         return self._built[key]
+
+    def add(self, built: Built) -> Built:
+        """Takes in a kernel that was built elsewhere."""
+        return self._built.setdefault((built.ttir, built.kernel.name), built)
 
     def kernels(self) -> list[Built]:
         """Every kernel built, once each, sorted by name."""
@@ -112,7 +116,7 @@ class Builder:
         names = [name for name in record.function.arg_names if signature[name] != "constexpr"]
         kernel = Kernel(
             name=name,
-            shard=int(digest, 16) % self._num_shards,
+            shard=int(digest, 16) % self.num_shards,
             ttir_sha256=hashlib.sha256(ttir.encode()).hexdigest(),
             params=tuple(
                 _param(record.function.arg_names.index(name), name, signature[name], attributes)

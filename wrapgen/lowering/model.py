@@ -22,6 +22,7 @@ from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.user_kernels import UserBuilder
 from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
 from wrapgen.target import Target
 
@@ -142,6 +143,7 @@ class State:
         self.read = read
         self.target = target
         self.builder = builder
+        self.own = UserBuilder(read.kernels, target, builder)
         self.mode = read.symbols.fake_mode()
         self.offences: list[Offence] = []
 
@@ -169,7 +171,7 @@ class State:
             return _NOTHING
         self.read.symbols.check("choosing kernels")
         return ir_lines.translate(
-            lowered, known, results, self.builder, self.read.sources, self.read.symbols
+            lowered, known, results, self.builder, self.own, self.read.sources, self.read.symbols
         )
 
     def refuse(self, nodes: Iterable[Node], reason: str) -> None:

@@ -22,6 +22,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen.lowering.declared_device import CUDA
 from wrapgen.lowering.errors import LoweringError
+from wrapgen.user_kernel_op import triton_kernel
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -212,7 +213,18 @@ def is_write_back(node: Node) -> bool:
 
 def higher_order(graph: Graph) -> list[Node]:
     """The nodes that call a graph (branches, loops) or have an effect (printing)."""
-    return [node for node in graph.nodes if isinstance(node.target, torch._ops.HigherOrderOperator)]
+    return [
+        node
+        for node in graph.nodes
+        if isinstance(node.target, torch._ops.HigherOrderOperator) and not calls_own_kernel(node)
+    ]
+
+
+def calls_own_kernel(node: Node) -> bool:
+    """Whether a node calls a user-defined kernel on copies of what it writes, until Inductor finds
+    where no copy is needed."""
+    functionalised = node.target is torch.ops.higher_order.auto_functionalized_v2
+    return functionalised and node.args[0] is triton_kernel
 
 
 def move_to_gpu(graph: Graph) -> None:
