@@ -36,6 +36,7 @@ using Array = CUarray_st*;
 using Graph = CUgraph_st*;
 using GraphNode = CUgraphNode_st*;
 using GraphExec = CUgraphExec_st*;
+using ConditionalHandle = uint64_t;
 
 // CUresult
 constexpr Result kSuccess = 0;
@@ -82,6 +83,13 @@ constexpr int kCaptureStatusNone = 0;
 
 // CUlaunchAttributeID
 constexpr int kLaunchAttributeClusterDimension = 4;
+
+// CUgraphNodeType
+constexpr int kGraphNodeTypeConditional = 13;
+
+// CUgraphConditionalNodeType
+constexpr int kConditionalIf = 0;
+constexpr int kConditionalWhile = 1;
 
 // CUdriverProcAddressQueryResult
 constexpr int kProcAddressFound = 0;
@@ -170,6 +178,26 @@ struct Memcpy3D {
   size_t depth;
 };
 
+// CUDA_CONDITIONAL_NODE_PARAMS
+struct ConditionalNodeParams {
+  ConditionalHandle handle;
+  int type;
+  unsigned size;
+  Graph* graphs;  // set by the driver: `size` of them, which belong to the node
+  Context context;
+};
+
+// CUgraphNodeParams, of which only conditional nodes are used.
+struct GraphNodeParams {
+  int type;
+  int reserved0[3];
+  union {
+    long long reserved1[29];  // NOLINT(runtime/int): as cuda.h has it
+    ConditionalNodeParams conditional;
+  };
+  long long reserved2;  // NOLINT(runtime/int)
+};
+
 }  // namespace aoti::cuda
 
 // The least driver the runtime works with, as cuDriverGetVersion reports it.
@@ -244,8 +272,13 @@ struct Memcpy3D {
   F(GraphLaunch, 10000, (GraphExec exec, Stream stream))
 
 // Null where the driver is older.
-#define AOTI_CUDA_OPTIONAL_FUNCTIONS(F)   \
-  F(FuncLoad, 12040, (Function function)) \
-  F(FuncGetParamInfo, 12040, (Function function, size_t index, size_t* offset, size_t* size))
+#define AOTI_CUDA_OPTIONAL_FUNCTIONS(F)                                                         \
+  F(FuncLoad, 12040, (Function function))                                                       \
+  F(FuncGetParamInfo, 12040, (Function function, size_t index, size_t* offset, size_t* size))   \
+  F(GraphConditionalHandleCreate, 12030,                                                        \
+    (ConditionalHandle * handle, Graph graph, Context context, unsigned value, unsigned flags)) \
+  F(GraphAddNode, 12020,                                                                        \
+    (GraphNode * node, Graph graph, const GraphNode* dependencies, size_t num_dependencies,     \
+     GraphNodeParams* params))
 
 #endif  // AOTI_RUNTIME_CUDA_DRIVER_H_

@@ -56,20 +56,23 @@ std::string Updating(const std::string& what) { return "updating " + what + " of
 // Adds a node for each step, behind the one before.
 class Graph::Builder final : public Launcher {
  public:
-  Builder(const Addresses& addresses, Graph* graph)
-      : Launcher(addresses), graph_(*graph), driver_(graph->context_->driver()) {}
+  Builder(const Addresses& addresses, Graph* owner)
+      : Launcher(addresses),
+        owner_(*owner),
+        driver_(owner->context_->driver()),
+        graph_(owner->graph_) {}
 
   Status Launch(uint32_t index, Grid grid, void** params, Pointers) override {
     if (Empty(grid)) return Status();
     const Kernel* kernel = nullptr;
-    AOTI_RETURN_IF_ERROR(graph_.kernels_->Get(index, &kernel));
+    AOTI_RETURN_IF_ERROR(owner_.kernels_->Get(index, &kernel));
     cuda::KernelNodeParams node_params;
     AOTI_RETURN_IF_ERROR(KernelParams(*kernel, grid, params, &node_params));
     const std::string doing = Building(std::string("kernel ") + kernel->name);
     cuda::GraphNode node = nullptr;
-    AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphAddKernelNode, &node, graph_.graph_, Before(),
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphAddKernelNode, &node, graph_, Before(),
                               NumBefore(), &node_params);
-    graph_.nodes_.push_back(node);
+    Added(node);
     if (kernel->cluster == 1) return Status();
     const cuda::LaunchAttributeValue cluster = kernel->ClusterDimension();
     AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphKernelNodeSetAttribute, node,
@@ -81,9 +84,9 @@ class Graph::Builder final : public Launcher {
     if (nbytes == 0) return Status();
     const cuda::Memcpy3D params = CopyParams(dst, src, nbytes);
     cuda::GraphNode node = nullptr;
-    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a copy"), GraphAddMemcpyNode, &node, graph_.graph_,
-                              Before(), NumBefore(), &params, graph_.context_->handle());
-    graph_.nodes_.push_back(node);
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a copy"), GraphAddMemcpyNode, &node, graph_,
+                              Before(), NumBefore(), &params, owner_.context_->handle());
+    Added(node);
     return Status();
   }
 
@@ -91,20 +94,107 @@ class Graph::Builder final : public Launcher {
     if (nbytes == 0) return Status();
     const cuda::MemsetNodeParams params = FillParams(dst, byte, nbytes);
     cuda::GraphNode node = nullptr;
-    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a fill"), GraphAddMemsetNode, &node, graph_.graph_,
-                              Before(), NumBefore(), &params, graph_.context_->handle());
-    graph_.nodes_.push_back(node);
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a fill"), GraphAddMemsetNode, &node, graph_,
+                              Before(), NumBefore(), &params, owner_.context_->handle());
+    Added(node);
     return Status();
   }
 
- private:
-  const cuda::GraphNode* Before() const {
-    return graph_.nodes_.empty() ? nullptr : &graph_.nodes_.back();
+  Status If(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps then,
+            Steps otherwise) override {
+    Condition condition = {kernel, predicate, nbytes};
+    AOTI_RETURN_IF_ERROR(CreateHandle(&condition.handle));
+    if (otherwise != nullptr) {
+      condition.has_otherwise = 1;
+      AOTI_RETURN_IF_ERROR(CreateHandle(&condition.otherwise));
+    }
+    AOTI_RETURN_IF_ERROR(Set(condition));
+    AOTI_RETURN_IF_ERROR(Conditional(cuda::kConditionalIf, condition.handle,
+                                     [&] { return then == nullptr ? Status() : then(*this); }));
+    if (otherwise == nullptr) return Status();
+    return Conditional(cuda::kConditionalIf, condition.otherwise, [&] { return otherwise(*this); });
   }
-  size_t NumBefore() const { return graph_.nodes_.empty() ? 0 : 1; }
 
-  Graph& graph_;
+  Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition_steps,
+               Steps body) override {
+    Condition condition = {kernel, predicate, nbytes};
+    AOTI_RETURN_IF_ERROR(CreateHandle(&condition.handle));
+    const auto decide = [&] {
+      if (condition_steps != nullptr) AOTI_RETURN_IF_ERROR(condition_steps(*this));
+      return Set(condition);
+    };
+    AOTI_RETURN_IF_ERROR(decide());
+    return Conditional(cuda::kConditionalWhile, condition.handle, [&] {
+      if (body != nullptr) AOTI_RETURN_IF_ERROR(body(*this));
+      return decide();
+    });
+  }
+
+ private:
+  // What decides about one or two conditional nodes.
+  struct Condition {
+    uint32_t kernel;
+    DeviceAddress predicate;
+    uint32_t nbytes;
+    cuda::ConditionalHandle handle = 0;
+    cuda::ConditionalHandle otherwise = 0;
+    uint32_t has_otherwise = 0;
+  };
+
+  const cuda::GraphNode* Before() const { return last_ == nullptr ? nullptr : &last_; }
+  size_t NumBefore() const { return last_ == nullptr ? 0 : 1; }
+
+  void Added(cuda::GraphNode node) {
+    last_ = node;
+    // Nodes inside conditional ones are not to be updated.
+    if (graph_ == owner_.graph_) owner_.nodes_.push_back(node);
+  }
+
+  Status CreateHandle(cuda::ConditionalHandle* handle) {
+    if (driver_.GraphConditionalHandleCreate == nullptr || driver_.GraphAddNode == nullptr) {
+      return Status(Code::kInternal,
+                    "this driver has no conditional nodes, though it is new enough");
+    }
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a condition"), GraphConditionalHandleCreate,
+                              handle, graph_, owner_.context_->handle(), 0, 0);
+    return Status();
+  }
+
+  // Adds the kernel that sets the handles. Its parameters: wrapgen/set_condition.py.
+  Status Set(Condition condition) {
+    DeviceAddress scratch[2] = {};
+    void* params[] = {&condition.predicate, &condition.nbytes,        &condition.handle,
+                      &condition.otherwise, &condition.has_otherwise, &scratch[0],
+                      &scratch[1]};
+    return Launch(condition.kernel, {1, 1, 1}, params, Pointers::kOwned);
+  }
+
+  template <typename Build>
+  Status Conditional(int type, cuda::ConditionalHandle handle, const Build& build) {
+    cuda::GraphNodeParams params = {};
+    params.type = cuda::kGraphNodeTypeConditional;
+    params.conditional.handle = handle;
+    params.conditional.type = type;
+    params.conditional.size = 1;
+    params.conditional.context = owner_.context_->handle();
+    cuda::GraphNode node = nullptr;
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, Building("a conditional node"), GraphAddNode, &node, graph_,
+                              Before(), NumBefore(), &params);
+    Added(node);
+    owner_.has_conditions_ = true;
+    const cuda::Graph outside = graph_;
+    graph_ = params.conditional.graphs[0];
+    last_ = nullptr;
+    AOTI_RETURN_IF_ERROR(build());
+    graph_ = outside;
+    last_ = node;
+    return Status();
+  }
+
+  Graph& owner_;
   const Driver& driver_;
+  cuda::Graph graph_;               // that nodes are added to
+  cuda::GraphNode last_ = nullptr;  // of it
 };
 
 // Walks over the nodes, and gives those that hold what is the caller's, or all, what is new.
@@ -149,12 +239,29 @@ class Graph::Updater final : public Launcher {
     return Status();
   }
 
+  // What is inside conditional nodes, and the kernels that decide about them, hold nothing of the
+  // caller's; and other memory than before means another graph.
+  Status If(uint32_t, DeviceAddress, uint32_t, Steps, Steps otherwise) override {
+    return Skip(otherwise == nullptr ? 2 : 3);
+  }
+
+  Status While(uint32_t, DeviceAddress, uint32_t, Steps condition, Steps) override {
+    if (condition != nullptr) AOTI_RETURN_IF_ERROR(condition(*this));
+    return Skip(2);
+  }
+
   Status Finish() const { return next_ == graph_.nodes_.size() ? Status() : OtherSteps(); }
 
  private:
   Status Next(cuda::GraphNode* node) {
     if (next_ == graph_.nodes_.size()) return OtherSteps();
     *node = graph_.nodes_[next_++];
+    return Status();
+  }
+
+  Status Skip(int count) {
+    cuda::GraphNode node = nullptr;
+    for (int i = 0; i < count; ++i) AOTI_RETURN_IF_ERROR(Next(&node));
     return Status();
   }
 

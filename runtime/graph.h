@@ -34,7 +34,12 @@ class Graph {
   // says so, of all steps, as other memory than before is not the caller's alone. The procedure
   // must be the one the graph was built of, and issue the same steps. After a failure some steps
   // have new addresses and others old ones: another such update must succeed before a launch.
+  // A graph with conditions cannot have all of its steps replaced: what a driver updates is not
+  // what is inside conditional nodes.
   Status Update(Procedure procedure, const Addresses& addresses, bool all);
+
+  // Whether there are branches or loops.
+  bool has_conditions() const { return has_conditions_; }
 
   // Ordered after earlier work in the stream and after earlier launches of this graph.
   Status Launch(cuda::Stream stream);
@@ -47,7 +52,8 @@ class Graph {
   const KernelSet* kernels_ = nullptr;
   cuda::Graph graph_ = nullptr;
   cuda::GraphExec exec_ = nullptr;
-  std::vector<cuda::GraphNode> nodes_;  // one a step, in order
+  std::vector<cuda::GraphNode> nodes_;  // in order; none that is inside a conditional one
+  bool has_conditions_ = false;
 };
 
 }  // namespace aoti

@@ -58,6 +58,18 @@ class Launcher {
   virtual Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) = 0;
   virtual Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) = 0;
 
+  // A function of generated code that issues steps; null for none.
+  using Steps = Status (*)(Launcher& launcher);
+
+  // Steps that are executed if the `nbytes` bytes at `predicate` are not all 0, and others if they
+  // are. `kernel` is the one that lets a CUDA graph decide (wrapgen/set_condition.py). The steps
+  // hold nothing that is the caller's.
+  virtual Status If(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps then,
+                    Steps otherwise) = 0;
+  // `condition`, then `body` and again `condition` as long as the bytes are not all 0.
+  virtual Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition,
+                       Steps body) = 0;
+
  protected:
   explicit Launcher(const Addresses& addresses) : addresses_(addresses) {}
   ~Launcher() = default;

@@ -154,6 +154,12 @@ Status Session::PrepareGraph(CachedGraph** prepared) {
   const std::vector<int64_t>& key = sizes_ == nullptr ? kNoKey : sizes_->key();
   auto found = graphs_.begin();
   while (found != graphs_.end() && found->key != key) ++found;
+  if (found != graphs_.end() && found->arena != arena_->address() &&
+      found->graph.has_conditions()) {
+    // It cannot be updated. A launch in progress keeps its graph until it has finished.
+    graphs_.erase(found);
+    found = graphs_.end();
+  }
   if (found == graphs_.end()) {
     std::list<CachedGraph> made(1);
     CachedGraph& graph = made.front();

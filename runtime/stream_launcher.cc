@@ -42,4 +42,47 @@ Status StreamLauncher::Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Po
   return Status();
 }
 
+Status StreamLauncher::If(uint32_t, DeviceAddress predicate, uint32_t nbytes, Steps then,
+                          Steps otherwise) {
+  bool holds = false;
+  AOTI_RETURN_IF_ERROR(Read(predicate, nbytes, &holds));
+  const Steps steps = holds ? then : otherwise;
+  return steps == nullptr ? Status() : steps(*this);
+}
+
+Status StreamLauncher::While(uint32_t, DeviceAddress predicate, uint32_t nbytes, Steps condition,
+                             Steps body) {
+  for (;;) {
+    if (condition != nullptr) AOTI_RETURN_IF_ERROR(condition(*this));
+    bool holds = false;
+    AOTI_RETURN_IF_ERROR(Read(predicate, nbytes, &holds));
+    if (!holds) return Status();
+    if (body != nullptr) AOTI_RETURN_IF_ERROR(body(*this));
+  }
+}
+
+// Whether the number at an address is not 0.
+Status StreamLauncher::Read(DeviceAddress predicate, uint32_t nbytes, bool* holds) const {
+  int capture = cuda::kCaptureStatusNone;
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, "examining the stream", StreamIsCapturing, stream_, &capture);
+  if (capture != cuda::kCaptureStatusNone) {
+    return Status(
+        Code::kInvalidArgument,
+        "the stream is being captured, and the model has branches or loops that depend on "
+        "what it computes, which become no part of a caller's graph: run it outside of "
+        "the capture; it is a graph of its own");
+  }
+  const std::string doing = "reading a condition";
+  uint64_t number = 0;
+  if (nbytes > sizeof number) {
+    return Status(Code::kInternal,
+                  doing + ": it has " + std::to_string(nbytes) + " bytes, more than a number has");
+  }
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, MemcpyDtoHAsync, &number, predicate, nbytes, stream_);
+  // The copy into memory that is not pinned may or may not be done when the call returns.
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, StreamSynchronize, stream_);
+  *holds = number != 0;
+  return Status();
+}
+
 }  // namespace aoti

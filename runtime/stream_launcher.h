@@ -1,4 +1,5 @@
-// Runs a procedure by issuing each step to a stream.
+// Runs a procedure by issuing each step to a stream. Where a step depends on a number in device
+// memory, it waits until the stream has computed that and reads it.
 
 #ifndef AOTI_RUNTIME_STREAM_LAUNCHER_H_
 #define AOTI_RUNTIME_STREAM_LAUNCHER_H_
@@ -19,8 +20,14 @@ class StreamLauncher final : public Launcher {
   Status Launch(uint32_t index, Grid grid, void** params, Pointers pointers) override;
   Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) override;
   Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) override;
+  Status If(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps then,
+            Steps otherwise) override;
+  Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition,
+               Steps body) override;
 
  private:
+  Status Read(DeviceAddress predicate, uint32_t nbytes, bool* holds) const;
+
   const Driver& driver_;
   const KernelSet& kernels_;
   const cuda::Stream stream_;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -358,6 +359,53 @@ Result FillNode(Machine& machine, const MemsetNodeParams& params, CUgraphNode_st
   node->byte = static_cast<unsigned char>(params.value);
   node->nbytes = params.width;
   return machine.CheckRange(node->dst, node->nbytes, "fill node") ? kSuccess : kErrorInvalidValue;
+}
+
+// The nodes of a graph, those inside conditional ones with it.
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+std::vector<CUgraphNode_st> CopyNodes(const CUgraph_st& graph) {
+  std::vector<CUgraphNode_st> nodes;
+  for (const auto& node : graph.nodes) {
+    nodes.push_back(*node);
+    if (node->inside != nullptr) nodes.back().steps = CopyNodes(*node->inside);
+  }
+  return nodes;
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+bool HasWrongCluster(const std::vector<CUgraphNode_st>& nodes) {
+  for (const CUgraphNode_st& node : nodes) {
+    const bool wrong = node.kind == CUgraphNode_st::kKernel &&
+                       node.launch.cluster != node.launch.function->image.cluster;
+    if (wrong || HasWrongCluster(node.steps)) return true;
+  }
+  return false;
+}
+
+bool HasConditions(const std::vector<CUgraphNode_st>& nodes) {
+  return std::any_of(nodes.begin(), nodes.end(), [](const CUgraphNode_st& node) {
+    return node.kind == CUgraphNode_st::kConditional;
+  });
+}
+
+// Makes the conditions of a graph known, none of them set.
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+void Forget(const std::vector<CUgraphNode_st>& nodes,
+            std::map<ConditionalHandle, std::optional<bool>>* conditions) {
+  for (const CUgraphNode_st& node : nodes) {
+    if (node.kind != CUgraphNode_st::kConditional) continue;
+    (*conditions)[node.handle] = std::nullopt;
+    Forget(node.steps, conditions);
+  }
+}
+
+// With the graphs inside its conditional nodes.
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+void DestroyGraph(Machine& machine, CUgraph_st* graph) {
+  for (const auto& node : graph->nodes) {
+    if (node->inside != nullptr) DestroyGraph(machine, node->inside);
+  }
+  machine.graphs.erase(graph);
 }
 
 // The node of an executable that was made of `node`, or null with a misuse recorded.
@@ -844,9 +892,10 @@ Result GraphCreate(Graph* graph, unsigned) {
 
 Result GraphDestroy(Graph graph) {
   SIMULATOR_RELEASING_CALL("cuGraphDestroy");
-  if (machine.graphs.erase(graph) == 0) {
+  if (!Live(machine.graphs, graph) || graph->within != nullptr) {
     return machine.Misuse(kErrorInvalidHandle, "cuGraphDestroy: not a graph");
   }
+  DestroyGraph(machine, graph);
   return call.injected();
 }
 
@@ -880,6 +929,54 @@ Result GraphAddMemsetNode(GraphNode* node, Graph graph, const GraphNode* depende
   return AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
 }
 
+Result GraphConditionalHandleCreate(ConditionalHandle* handle, Graph graph, Context context,
+                                    unsigned, unsigned flags) {
+  SIMULATOR_CALL("cuGraphConditionalHandleCreate");
+  if (!Live(machine.graphs, graph)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphConditionalHandleCreate: not a graph");
+  }
+  if (context != Current() || flags != 0) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphConditionalHandleCreate: only the current context and no default "
+                          "are supported");
+  }
+  *handle = ++machine.handles;
+  graph->handles[*handle] = false;
+  return kSuccess;
+}
+
+Result GraphAddNode(GraphNode* node, Graph graph, const GraphNode* dependencies,
+                    size_t num_dependencies, GraphNodeParams* params) {
+  SIMULATOR_CALL("cuGraphAddNode");
+  const ConditionalNodeParams& given = params->conditional;
+  if (params->type != kGraphNodeTypeConditional || given.size != 1 ||
+      (given.type != kConditionalIf && given.type != kConditionalWhile)) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphAddNode: only conditional nodes with one graph are supported");
+  }
+  if (!Live(machine.graphs, graph)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphAddNode: not a graph");
+  }
+  const auto handle = graph->handles.find(given.handle);
+  if (handle == graph->handles.end() || handle->second || given.context != Current()) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphAddNode: a handle that is another graph's or node's, or another "
+                          "context");
+  }
+  CUgraphNode_st contents;
+  contents.kind = CUgraphNode_st::kConditional;
+  contents.handle = given.handle;
+  contents.loops = given.type == kConditionalWhile;
+  const Result result =
+      AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
+  if (result != kSuccess) return result;
+  handle->second = true;
+  (*node)->inside = Create(&machine.graphs, graph->context);
+  (*node)->inside->within = *node;
+  params->conditional.graphs = &(*node)->inside;
+  return kSuccess;
+}
+
 Result GraphKernelNodeSetAttribute(GraphNode node, int attribute,
                                    const LaunchAttributeValue* value) {
   SIMULATOR_CALL("cuGraphKernelNodeSetAttribute");
@@ -896,16 +993,26 @@ Result GraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long lon
   if (!Live(machine.graphs, graph)) {
     return machine.Misuse(kErrorInvalidHandle, "cuGraphInstantiateWithFlags: not a graph");
   }
-  for (const auto& node : graph->nodes) {
-    if (node->kind == CUgraphNode_st::kKernel &&
-        node->launch.cluster != node->launch.function->image.cluster) {
-      return machine.Misuse(kErrorInvalidValue,
-                            "cuGraphInstantiateWithFlags: a node has a wrong cluster");
+  std::vector<CUgraphNode_st> nodes = CopyNodes(*graph);
+  if (graph->within != nullptr) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphInstantiateWithFlags: a graph inside a conditional node");
+  }
+  if (HasWrongCluster(nodes)) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphInstantiateWithFlags: a node has a wrong cluster");
+  }
+  // cuda.h on CU_GRAPH_NODE_TYPE_CONDITIONAL.
+  for (const auto& [handle, other] : machine.graph_execs) {
+    if (other->graph == graph && HasConditions(nodes)) {
+      return machine.Misuse(
+          kErrorInvalidValue,
+          "cuGraphInstantiateWithFlags: a graph with conditional nodes, a second time");
     }
   }
   *exec = Create(&machine.graph_execs, context);
   (*exec)->graph = graph;
-  for (const auto& node : graph->nodes) (*exec)->nodes.push_back(*node);
+  (*exec)->nodes = std::move(nodes);
   return kSuccess;
 }
 
@@ -951,17 +1058,13 @@ Result GraphLaunch(GraphExec exec, Stream handle) {
   // A launch keeps the parameters of its time, and follows the launch before it.
   const Position before = exec->last;
   std::vector<CUgraphNode_st> nodes = exec->nodes;
-  const std::string graph = std::to_string(++machine.graph_launches);
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    if (nodes[i].kind != CUgraphNode_st::kKernel) continue;
-    nodes[i].launch.number = ++machine.launches;
-    nodes[i].launch.origin = "launch " + std::to_string(nodes[i].launch.number) + " (node " +
-                             std::to_string(i + 1) + " of graph launch " + graph + ")";
-  }
+  const std::string where = "of graph launch " + std::to_string(++machine.graph_launches);
   exec->last = machine.Enqueue(
-      stream, [&machine, before, context = stream->context, nodes = std::move(nodes)] {
+      stream, [&machine, before, context = stream->context, nodes = std::move(nodes), where] {
         machine.Drain(before);
-        for (const CUgraphNode_st& node : nodes) machine.ExecuteNode(context, node);
+        machine.conditions.clear();
+        Forget(nodes, &machine.conditions);
+        machine.ExecuteNodes(context, nodes, where);
       });
   return kSuccess;
 }

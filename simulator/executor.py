@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from simulator.interpreter import errors, ttir
 from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.execute import execute
 from simulator.interpreter.memory import Block, Memory
+from wrapgen import set_condition
 from wrapgen.kernels.launch import POINTER_BYTES
 from wrapgen.kernels.metadata import SCRATCH_PARAMS
 
@@ -109,6 +111,10 @@ class Executor:
             facts = images.read(image)
         except images.ImageError as error:
             return "refused", str(error)
+        if facts.entry == set_condition.NAME:
+            return "module", _module(facts, identity, set_condition.PARAMS, facts.registers) + (
+                " sets_condition=1\n"
+            )
         try:
             source = self._directories.find(facts.entry, hashlib.sha256(image).hexdigest())
             function = ttir.parse(source.ttir)
@@ -119,15 +125,10 @@ class Executor:
         if source.launch is not None:
             names = tuple(each.name for each in source.launch.params)
         self._kernels[identity] = Kernel(function, slots, names)
-        marks = ["*" if each.type.element == "ptr" else "" for each in function.parameters]
-        all_names = [mark + name for mark, name in zip(marks, names, strict=True)]
-        all_names += [f"*{name}" for name in SCRATCH_PARAMS]
-        return "module", (
-            f"simulator module\nkernel {facts.entry} id={identity} target={facts.target} "
-            f"threads={facts.threads} exact={int(facts.exact)} static={facts.static} "
-            f"registers={facts.registers or source.registers} cluster={facts.cluster} "
-            f"params={','.join(map(str, facts.params))} names={','.join(all_names)}\n"
-        )
+        kinds = ["pointer" if p.type.element == "ptr" else "scalar" for p in function.parameters]
+        registers = facts.registers or source.registers
+        named = tuple(zip(names, kinds, strict=True))
+        return "module", _module(facts, identity, named, registers) + "\n"
 
     def _launch(self, words: str, buffer: bytes) -> tuple[str, str]:
         identity, _, *numbers, origin = words.split(" ", 10)
@@ -165,6 +166,21 @@ def _number(form: str, buffer: bytes, offset: int) -> int | float:
     if form == "<" + _SCALARS["bf16"]:
         (value,) = struct.unpack("<f", struct.pack("<I", int(value) << 16))
     return value
+
+
+def _module(
+    facts: images.Image, identity: str, params: Sequence[tuple[str, str]], registers: int
+) -> str:
+    """What the driver is told of a module: its one kernel, whose parameters have names and kinds,
+    ``pointer`` or ``scalar``. The pointers to scratch memory follow."""
+    names = [f"*{name}" if kind == "pointer" else name for name, kind in params]
+    names += [f"*{name}" for name in SCRATCH_PARAMS]
+    return (
+        f"simulator module\nkernel {facts.entry} id={identity} target={facts.target} "
+        f"threads={facts.threads} exact={int(facts.exact)} static={facts.static} "
+        f"registers={registers} cluster={facts.cluster} "
+        f"params={','.join(map(str, facts.params))} names={','.join(names)}"
+    )
 
 
 def _slots(

@@ -75,6 +75,8 @@ bool ParseField(const std::string& field, KernelImage* kernel) {
     kernel->cluster = Number(value);
   } else if (key == "id") {
     kernel->id = value;
+  } else if (key == "sets_condition") {
+    kernel->sets_condition = value == "1";
   } else {
     return false;
   }

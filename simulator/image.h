@@ -9,7 +9,8 @@
 // `threads` the threads a block may have at most, or must have with `exact=1`; `static` the
 // static shared memory of a block, `registers` those of a thread; `cluster` what a launch must ask
 // for; `params` the size of each parameter in bytes, `names` their names, each pointer's begun by
-// *; `id` what the executor process calls the kernel.
+// *; `id` what the executor process calls the kernel; `sets_condition=1` is said of the kernel of
+// wrapgen/set_condition.py, which nobody runs but the simulator itself.
 
 #ifndef AOTI_SIMULATOR_IMAGE_H_
 #define AOTI_SIMULATOR_IMAGE_H_
@@ -39,6 +40,7 @@ struct KernelImage {
   uint32_t shared = 0;
   uint32_t registers = 0;
   uint32_t cluster = 1;
+  bool sets_condition = false;
   std::vector<Parameter> params;
 
   // Bytes of the parameter buffer.

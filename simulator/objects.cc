@@ -213,6 +213,7 @@ void Machine::Execute(const BoundLaunch& launch) {
     launch.context->sticky = kErrorLaunchFailed;
     return;
   }
+  if (launch.function->image.sets_condition) return SetCondition(launch);
   return launch.function->image.id.empty() ? ExecuteInProcess(launch) : ExecuteElsewhere(launch);
 }
 
@@ -261,14 +262,82 @@ void Machine::ExecuteElsewhere(const BoundLaunch& launch) {
   launch.context->sticky = result;
 }
 
-void Machine::ExecuteNode(CUctx_st* context, const CUgraphNode_st& node) {
-  switch (node.kind) {
-    case CUgraphNode_st::kKernel:
-      return Execute(node.launch);
-    case CUgraphNode_st::kCopy:
-      return ExecuteCopy(context, node.dst, node.src, node.nbytes);
-    case CUgraphNode_st::kFill:
-      return ExecuteFill(context, node.dst, node.byte, node.nbytes);
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+void Machine::ExecuteNodes(CUctx_st* context, const std::vector<CUgraphNode_st>& nodes,
+                           const std::string& where) {
+  for (size_t i = 0; i < nodes.size() && context->sticky == 0; ++i) {
+    const CUgraphNode_st& node = nodes[i];
+    const std::string place = "node " + std::to_string(i + 1) + " " + where;
+    switch (node.kind) {
+      case CUgraphNode_st::kKernel: {
+        BoundLaunch launch = node.launch;
+        launch.number = ++launches;
+        launch.origin = "launch " + std::to_string(launch.number) + " (" + place + ")";
+        Execute(launch);
+        break;
+      }
+      case CUgraphNode_st::kCopy:
+        ExecuteCopy(context, node.dst, node.src, node.nbytes);
+        break;
+      case CUgraphNode_st::kFill:
+        ExecuteFill(context, node.dst, node.byte, node.nbytes);
+        break;
+      case CUgraphNode_st::kConditional:
+        ExecuteConditional(context, node, place);
+        break;
+    }
+  }
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+void Machine::ExecuteConditional(CUctx_st* context, const CUgraphNode_st& node,
+                                 const std::string& where) {
+  for (uint64_t round = 1; context->sticky == 0; ++round) {
+    const std::optional<bool> condition = conditions[node.handle];
+    if (!condition.has_value()) {
+      Misuse(0, "a conditional node, " + where + ": no kernel has set its condition");
+      return;
+    }
+    if (!*condition) return;
+    const std::string rounds = node.loops ? ", round " + std::to_string(round) + "," : "";
+    ExecuteNodes(context, node.steps, "inside" + rounds + " of " + where);
+    if (!node.loops) return;
+  }
+}
+
+// What the kernel of wrapgen/set_condition.py does.
+void Machine::SetCondition(const BoundLaunch& launch) {
+  DevicePointer predicate = 0;
+  uint32_t nbytes = 0;
+  aoti::cuda::ConditionalHandle handles[2] = {};
+  uint32_t has_otherwise = 0;
+  const std::string who = "kernel " + launch.kernel + ", " + launch.origin;
+  const auto read = [&](size_t i, void* to, size_t size) {
+    if (i >= launch.params.size() || launch.params[i].size() != size) return false;
+    std::memcpy(to, launch.params[i].data(), size);
+    return true;
+  };
+  if (!read(0, &predicate, sizeof predicate) || !read(1, &nbytes, sizeof nbytes) ||
+      !read(2, &handles[0], sizeof handles[0]) || !read(3, &handles[1], sizeof handles[1]) ||
+      !read(4, &has_otherwise, sizeof has_otherwise)) {
+    Misuse(0, who + ": its parameters are not those of a kernel that sets conditions");
+    launch.context->sticky = kErrorLaunchFailed;
+    return;
+  }
+  if (!Accessible(launch.context, predicate, nbytes, (who + ": the condition").c_str())) return;
+  const std::string unwritten = memory.Unwritten(predicate, nbytes);
+  if (!unwritten.empty()) Misuse(0, who + ": the condition: " + unwritten);
+  std::string bytes(nbytes, '\0');
+  memory.Load(bytes.data(), predicate, nbytes);
+  const bool holds = bytes.find_first_not_of('\0') != std::string::npos;
+  for (uint32_t i = 0; i < 1 + has_otherwise; ++i) {
+    const auto condition = conditions.find(handles[i]);
+    if (condition == conditions.end()) {
+      Misuse(0, who + ": a handle of no conditional node of the graph that is executed");
+      launch.context->sticky = kErrorLaunchFailed;
+      return;
+    }
+    condition->second = holds == (i == 0);
   }
 }
 

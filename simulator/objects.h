@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -83,20 +84,28 @@ struct CUevent_st {
   simulator::Position position;
 };
 
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
 struct CUgraphNode_st {
   CUgraph_st* graph = nullptr;
   size_t index = 0;
-  enum Kind { kKernel, kCopy, kFill } kind = kKernel;
+  enum Kind { kKernel, kCopy, kFill, kConditional } kind = kKernel;
   simulator::BoundLaunch launch;
   simulator::DevicePointer dst = 0;
   simulator::DevicePointer src = 0;
   unsigned char byte = 0;
   size_t nbytes = 0;
+  // Of a conditional node.
+  aoti::cuda::ConditionalHandle handle = 0;
+  bool loops = false;
+  CUgraph_st* inside = nullptr;
+  std::vector<CUgraphNode_st> steps;  // of an executable: the nodes of `inside`
 };
 
 struct CUgraph_st {
   CUctx_st* context = nullptr;
   std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+  CUgraphNode_st* within = nullptr;                       // the conditional node whose graph it is
+  std::map<aoti::cuda::ConditionalHandle, bool> handles;  // whether a node has it
 };
 
 struct CUgraphExec_st {
@@ -173,7 +182,9 @@ class Machine {
   void Drain(CUstream_st* stream) { Drain({stream, stream->enqueued}); }
 
   void Execute(const BoundLaunch& launch);
-  void ExecuteNode(CUctx_st* context, const CUgraphNode_st& node);
+  // Executes nodes; `where` begins what launches are called: "of graph launch 3".
+  void ExecuteNodes(CUctx_st* context, const std::vector<CUgraphNode_st>& nodes,
+                    const std::string& where);
   void ExecuteCopy(CUctx_st* context, DevicePointer dst, DevicePointer src, uint64_t nbytes);
   void ExecuteFill(CUctx_st* context, DevicePointer dst, unsigned char byte, uint64_t nbytes);
   void ExecuteStore(CUctx_st* context, DevicePointer dst, const void* src, uint64_t nbytes);
@@ -214,10 +225,15 @@ class Machine {
   ExecutorProcess process_executor;
   uint64_t launches = 0;
   uint64_t graph_launches = 0;
+  uint64_t handles = 0;  // of conditional nodes
+  // Of the graph that is executed, by handle: what a kernel has set, if one has.
+  std::map<aoti::cuda::ConditionalHandle, std::optional<bool>> conditions;
   uint64_t modules_loaded = 0;
 
  private:
   bool Accessible(CUctx_st* context, DevicePointer address, uint64_t nbytes, const char* what);
+  void ExecuteConditional(CUctx_st* context, const CUgraphNode_st& node, const std::string& where);
+  void SetCondition(const BoundLaunch& launch);
   void ExecuteInProcess(const BoundLaunch& launch);
   void ExecuteElsewhere(const BoundLaunch& launch);
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -17,12 +18,14 @@ import torch
 
 from simulator.interpreter import Block, Function, Memory, execute, parse
 from wrapgen import program as program_file
+from wrapgen import set_condition
 from wrapgen.dtype import INFO, DType
 from wrapgen.expression import evaluate, holds
 from wrapgen.program import (
     Buffer,
     Copy,
     Fill,
+    If,
     Kernel,
     Launch,
     PointerArg,
@@ -31,13 +34,16 @@ from wrapgen.program import (
     Ref,
     ScalarArg,
     ScalarSpec,
+    Step,
     TensorSpec,
+    While,
+    inner,
+    walk,
 )
 
 GUARD: Final = 256
 """Bytes between two blocks, of no block; a multiple of the alignment of device allocations."""
 
-Step: TypeAlias = Launch | Copy | Fill
 Input: TypeAlias = torch.Tensor | int
 
 
@@ -47,13 +53,13 @@ class RunError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """Memory that a step names.
+    """Memory that a step names, itself or in steps inside it.
 
     Attributes:
       ref: the address.
       access: what the step does there.
-      data: the bytes from the address to the end of the block, or those that a copy or fill
-        concerns: 1-d, uint8.
+      data: the bytes from the address to the end of the block, or those that a copy, a fill or a
+        predicate concerns: 1-d, uint8.
       tensor: the block as the value that the program says it holds when first written, of which
         ``ref.offset`` is a place; None for what has none.
 
@@ -68,7 +74,8 @@ class Access:
 
 Observer = Callable[[Step, int, Sequence[Access], Sequence[Access]], object]
 """Called after each step with the step, its index, and what it read and wrote; what it both read
-and wrote is in both. What was read is there as it was before, unless the step wrote it."""
+and wrote is in both. What was read is there as it was before, unless the step wrote it. A branch or
+a loop is one step, which names what any step inside it does, executed or not."""
 
 
 def run(
@@ -102,7 +109,11 @@ def run(
     """
     program = program_file.load(directory / "program.json")
     symbols = bind(program, inputs)
-    kernels = {kernel.name: load_kernel(directory, kernel) for kernel in program.kernels}
+    kernels = {
+        kernel.name: load_kernel(directory, kernel)
+        for kernel in program.kernels
+        if kernel.name != set_condition.NAME
+    }
     state = _Run(program, symbols, kernels)
     for weight in program.weights:
         if weight.name not in weights:
@@ -303,15 +314,9 @@ class _Run:
             for buffer in procedure.buffers:
                 if first.get(buffer.name) == index:
                     self._memory.add(self._blocks[f"{name} arena", buffer.name])
-            place = f"{name}.steps[{index}]"
-            if isinstance(step, Launch):
-                self._launch(name, place, step)
-            elif isinstance(step, Copy):
-                self._copy(name, place, step)
-            else:
-                self._fill(name, place, step)
+            self._step(name, f"{name}.steps[{index}]", step)
             if observer is not None:
-                accesses = list(self._accesses(name, step))
+                accesses = [each for one in walk([step]) for each in self._accesses(name, one)]
                 observer(
                     step,
                     index,
@@ -321,6 +326,49 @@ class _Run:
             for buffer in procedure.buffers:
                 if last.get(buffer.name) == index:
                     self._memory.free(self._blocks[f"{name} arena", buffer.name].address)
+
+    def _step(self, procedure: str, place: str, step: Step) -> None:
+        match step:
+            case Launch():
+                self._launch(procedure, place, step)
+            case Copy():
+                self._copy(procedure, place, step)
+            case Fill():
+                self._fill(procedure, place, step)
+            case If():
+                holds = self._predicate(procedure, place, step)
+                self._inside(procedure, place, step, "then" if holds else "otherwise")
+            case While():
+                while True:
+                    self._inside(procedure, place, step, "condition")
+                    if not self._predicate(procedure, place, step):
+                        break
+                    self._inside(procedure, place, step, "body")
+
+    def _inside(self, procedure: str, place: str, step: If | While, field: str) -> None:
+        steps = dict(inner(step))[field]
+        if isinstance(step, While):
+            # What no other part of the program names holds nothing now, whatever the round before.
+            for name in self._own(procedure, steps):
+                block = self._blocks[f"{procedure} arena", name]
+                start = block.address - self._memory.base
+                self._memory.written[start : start + block.size] = False
+        for index, each in enumerate(steps):
+            self._step(procedure, f"{place}.{field}[{index}]", each)
+
+    def _own(self, procedure: str, steps: Sequence[Step]) -> list[str]:
+        """The temporaries that these steps name and no others do."""
+        whole: Procedure = getattr(self._program, procedure)
+        inside, everywhere = _named(steps), _named(whole.steps)
+        return sorted(name for name, count in inside.items() if everywhere[name] == count)
+
+    def _predicate(self, procedure: str, place: str, step: If | While) -> bool:
+        nbytes = INFO[step.dtype].itemsize
+        address = self._range(procedure, f"{place}.predicate", step.predicate, nbytes)
+        start = address - self._memory.base
+        if not bool(self._memory.written[start : start + nbytes].all()):
+            raise RunError(f"{place}: reads bytes of {step.predicate} that no step wrote")
+        return bool(self._memory.bytes(address, nbytes).any())
 
     def _space(self, procedure: str, ref: Ref) -> str:
         return f"{procedure} arena" if ref.space == "arena" else ref.space
@@ -398,8 +446,10 @@ class _Run:
         elif isinstance(step, Copy):
             nbytes = self._int(step.nbytes)
             found = [(step.src, "read", nbytes), (step.dst, "write", nbytes)]
-        else:
+        elif isinstance(step, Fill):
             found = [(step.dst, "write", self._int(step.nbytes))]
+        else:
+            found = [(step.predicate, "read", INFO[step.dtype].itemsize)]
         accesses = []
         for ref, access, nbytes in found:
             address = self._address(procedure, ref)
@@ -420,14 +470,24 @@ def _lives(procedure: Procedure) -> tuple[dict[str, int], dict[str, int]]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for index, step in enumerate(procedure.steps):
-        if isinstance(step, Launch):
-            refs = [arg.ref for arg in step.args if isinstance(arg, PointerArg)]
-        elif isinstance(step, Copy):
-            refs = [step.src, step.dst]
-        else:
-            refs = [step.dst]
-        for ref in refs:
-            if ref.space == "arena":
-                first.setdefault(ref.name, index)
-                last[ref.name] = index
+        for name in _named([step]):
+            first.setdefault(name, index)
+            last[name] = index
     return first, last
+
+
+def _named(steps: Sequence[Step]) -> Counter[str]:
+    """How often steps, and those inside them, name each temporary."""
+    count: Counter[str] = Counter()
+    for step in walk(steps):
+        match step:
+            case Launch():
+                refs = [arg.ref for arg in step.args if isinstance(arg, PointerArg)]
+            case Copy():
+                refs = [step.src, step.dst]
+            case Fill():
+                refs = [step.dst]
+            case If() | While():
+                refs = [step.predicate]
+        count.update(ref.name for ref in refs if ref.space == "arena")
+    return count

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wrapgen.program import walk
 from wrapgen.target import Target
 
 
@@ -53,7 +54,7 @@ def check(model: Path, targets: Sequence[Target]) -> list[Checked]:
                     raise
                 results.append(Checked(target, str(error), error.report))
                 continue
-            launches = sum(step.kind == "launch" for step in program.main.steps)
+            launches = sum(step.kind == "launch" for step in walk(program.main.steps))
             results.append(
                 Checked(
                     target,

@@ -268,14 +268,72 @@ class Fill:
     sources: tuple[SourceNode, ...]
 
 
-Step = Annotated[Launch | Copy | Fill, pydantic.Field(discriminator="kind")]
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class If:
+    """Executes ``then`` if the number at ``predicate``, of type ``dtype``, is not 0, else
+    ``otherwise``. ``kernel`` is what lets a CUDA graph decide: wrapgen/set_condition.py.
+
+    The device decides, in a graph that is built before: so the steps inside name nothing of the
+    caller's, which has other addresses in each run.
+    """
+
+    kind: Literal["if"] = "if"
+    kernel: str
+    predicate: Ref
+    dtype: DType
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+    sources: tuple[SourceNode, ...]
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class While:
+    """Executes ``condition``, and then, as long as the number at ``predicate`` is not 0, ``body``
+    and again ``condition``. What ``If`` says of steps inside holds here.
+
+    A temporary that only ``condition`` names, or only ``body``, holds nothing when that begins,
+    each time; all others that they name live as long as the loop.
+    """
+
+    kind: Literal["while"] = "while"
+    kernel: str
+    predicate: Ref
+    dtype: DType
+    condition: tuple[Step, ...]
+    body: tuple[Step, ...]
+    sources: tuple[SourceNode, ...]
+
+
+Step = Annotated[Launch | Copy | Fill | If | While, pydantic.Field(discriminator="kind")]
+
+
+def inner(step: Step) -> tuple[tuple[str, tuple[Step, ...]], ...]:
+    """The lists of steps in a step, with the names of the fields, in order of execution."""
+    match step:
+        case If(then=then, otherwise=otherwise):
+            return ("then", then), ("otherwise", otherwise)
+        case While(condition=condition, body=body):
+            return ("condition", condition), ("body", body)
+        case _:
+            return ()
+
+
+def walk(steps: Iterable[Step]) -> Iterator[Step]:
+    """All steps as one reads them: those inside another one come right behind it."""
+    for step in steps:
+        yield step
+        for _, inside in inner(step):
+            yield from walk(inside)
 
 
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """Steps in execution order, and the temporaries they use. No step reads arena memory that no
-    earlier step wrote; a temporary lives from the first step that names it to the last."""
+    """Steps in execution order, and the temporaries they use, those inside branches and loops too.
+    No step reads arena memory that no earlier step wrote; a temporary lives from the first step
+    that names it to the last."""
 
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
@@ -450,7 +508,8 @@ def _shape_faults(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 _UNION_TAGS: Final = ("int", "str", "bool", "none")
-_KIND_TAGS: Final = ("launch", "copy", "fill", "pointer", "scalar", "tensor_map", "tensor")
+_STEP_TAGS: Final = ("launch", "copy", "fill", "if", "while")
+_KIND_TAGS: Final = (*_STEP_TAGS, "pointer", "scalar", "tensor_map", "tensor")
 
 
 def place(loc: Sequence[int | str]) -> str:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from wrapgen import expression
+from wrapgen import expression, set_condition
 from wrapgen import target as target_module
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import (
@@ -26,6 +26,7 @@ from wrapgen.program import (
     Copy,
     Dim,
     Fill,
+    If,
     Kernel,
     KernelParam,
     Launch,
@@ -34,10 +35,13 @@ from wrapgen.program import (
     Ref,
     ScalarArg,
     ScalarSpec,
+    Step,
     TensorMapArg,
     TensorSpec,
     Weight,
+    While,
     extent,
+    inner,
     integer_range,
     weight_nbytes,
 )
@@ -145,7 +149,7 @@ def _memory_faults(program: Program, known: _Evaluated) -> Iterator[tuple[str, s
         if nbytes is not None and needed is not None and nbytes < needed:
             fault = f"{nbytes}, but the tensor stored there has {needed} bytes"
             yield f"main.buffers[{i}].nbytes", fault
-    for i, step in enumerate(program.main.steps):
+    for at, step in _placed("main.steps", program.main.steps):
         if isinstance(step, Launch) and any(known.value(size) == 0 for size in step.grid):
             continue
         for field, ref, _, length in _accesses(step):
@@ -158,7 +162,15 @@ def _memory_faults(program: Program, known: _Evaluated) -> Iterator[tuple[str, s
                 if nbytes == 0 and not isinstance(step, Launch):
                     continue  # nothing is copied
                 where = f"{ref.space} {ref.name!r}, which has {size} bytes"
-                yield f"main.steps[{i}].{field}", f"{ends} is outside {where}"
+                yield f"{at}.{field}", f"{ends} is outside {where}"
+
+
+def _placed(at: str, steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
+    """Yields every step with its place, those inside others too."""
+    for i, step in enumerate(steps):
+        yield f"{at}[{i}]", step
+        for field, inside in inner(step):
+            yield from _placed(f"{at}[{i}].{field}", inside)
 
 
 def _interface_faults(program: Program, symbols: set[str]) -> Iterator[str]:
@@ -396,42 +408,110 @@ def _procedure_faults(
         if not _is_line(buffer.name):
             yield f"{at}.name: {buffer.name!r} is empty or has unprintable characters"
         yield from _buffer_faults(at, buffer, symbols)
-    folding = label == "folding"
-    sizes = _block_sizes(program, procedure, folding)
-    kernels = {kernel.name: kernel for kernel in program.kernels}
-    # What holds a value: everything but what this procedure is there to compute, and what is empty.
-    given = {"input", "weight"} if folding else {"input", "weight", "constant"}
-    written = {block for block, size in sizes.items() if block[0] in given or size == 0}
-    for i, step in enumerate(procedure.steps):
-        at = f"{label}.steps[{i}]"
+    check = _StepCheck(program, label, procedure, symbols)
+    yield from check.steps(f"{label}.steps", procedure.steps, inside=False)
+    yield from check.unwritten()
+
+
+class _StepCheck:
+    """Goes through the steps of a procedure in the order in which they are executed."""
+
+    def __init__(
+        self, program: Program, label: str, procedure: Procedure, symbols: _Symbols
+    ) -> None:
+        self._program = program
+        self._label = label
+        self._symbols = symbols
+        self._folding = label == "folding"
+        self._sizes = _block_sizes(program, procedure, self._folding)
+        self._kernels = {kernel.name: kernel for kernel in program.kernels}
+        # What holds a value: all but what the procedure is there to compute, and what is empty.
+        given = {"input", "weight"} if self._folding else {"input", "weight", "constant"}
+        self._written = {
+            block for block, size in self._sizes.items() if block[0] in given or size == 0
+        }
+
+    def steps(self, at: str, steps: Sequence[Step], *, inside: bool) -> Iterator[str]:
+        """Faults of steps; ``inside`` a branch or a loop they name nothing of the caller's."""
+        for i, step in enumerate(steps):
+            place = f"{at}[{i}]"
+            yield from self._step(place, step, inside)
+            if isinstance(step, If):
+                before = self._written
+                self._written = set(before)
+                yield from self.steps(f"{place}.then", step.then, inside=True)
+                then, self._written = self._written, set(before)
+                yield from self.steps(f"{place}.otherwise", step.otherwise, inside=True)
+                self._written &= then
+            elif isinstance(step, While):
+                yield from self.steps(f"{place}.condition", step.condition, inside=True)
+                yield from self._predicate(place, step)
+                after = set(self._written)
+                yield from self.steps(f"{place}.body", step.body, inside=True)
+                self._written = after  # it may never be executed
+
+    def unwritten(self) -> Iterator[str]:
+        """Results that no step has written."""
+        for space, name in self._sizes:
+            computed = space == ("constant" if self._folding else "output")
+            if computed and (space, name) not in self._written:
+                yield f"{self._label}.steps: no step writes {space} {name!r}"
+
+    def _step(self, at: str, step: Step, inside: bool) -> Iterator[str]:
         for field, ref, access, nbytes in _accesses(step):
-            yield from _dim_faults(f"{at}.{field}.offset", ref.offset, symbols)
-            block = (ref.space, ref.name)
-            if block not in sizes:
-                yield f"{at}.{field}: there is no {ref.space} called {ref.name!r} in {label}"
-                continue
-            yield from _range_faults(f"{at}.{field}", ref, nbytes, sizes[block])
-            if access != "read":
-                yield from _write_faults(f"{at}.{field}", ref, program, label)
-            if access != "write" and block not in written:
-                yield f"{at}.{field}: {ref.space} {ref.name!r} is read before any step wrote it"
-            written.add(block)
-        if isinstance(step, Launch):
-            yield from _launch_faults(at, step, kernels, symbols)
-        else:
-            yield from _size_faults(f"{at}.nbytes", step.nbytes, symbols)
-        if isinstance(step, Copy):
-            yield from _overlap_faults(at, step)
-        elif isinstance(step, Fill) and not 0 <= step.byte <= 255:
-            yield f"{at}.byte: {step.byte} is not in 0..255"
+            yield from self._access(f"{at}.{field}", ref, access, nbytes, inside)
+        match step:
+            case Launch():
+                yield from _launch_faults(at, step, self._kernels, self._symbols)
+            case Copy():
+                yield from _size_faults(f"{at}.nbytes", step.nbytes, self._symbols)
+                yield from _overlap_faults(at, step)
+            case Fill():
+                yield from _size_faults(f"{at}.nbytes", step.nbytes, self._symbols)
+                if not 0 <= step.byte <= 255:
+                    yield f"{at}.byte: {step.byte} is not in 0..255"
+            case If():
+                yield from self._predicate(at, step)
+                yield from self._setter(at, step)
+            case While():
+                yield from self._setter(at, step)
         for j, source in enumerate(step.sources):
             for field, text in dataclasses.asdict(source).items():
                 if any(character in text for character in "\n\r\0"):
                     yield f"{at}.sources[{j}].{field}: {text!r} is more than one line"
-    for space, name in sizes:
-        computed = space == ("constant" if folding else "output")
-        if computed and (space, name) not in written:
-            yield f"{label}.steps: no step writes {space} {name!r}"
+
+    def _access(self, at: str, ref: Ref, access: str, nbytes: Dim, inside: bool) -> Iterator[str]:
+        yield from _dim_faults(f"{at}.offset", ref.offset, self._symbols)
+        block = (ref.space, ref.name)
+        if block not in self._sizes:
+            yield f"{at}: there is no {ref.space} called {ref.name!r} in {self._label}"
+            return
+        yield from _range_faults(at, ref, nbytes, self._sizes[block])
+        if inside and ref.space in ("input", "output"):
+            yield (
+                f"{at}: {ref.space} {ref.name!r} is the caller's, and has another address in each "
+                "run; a branch or loop names none: copy it from or to a temporary outside"
+            )
+        elif access != "read":
+            yield from _write_faults(at, ref, self._program, self._label)
+        if access != "write" and block not in self._written:
+            yield f"{at}: {ref.space} {ref.name!r} is read before any step wrote it"
+        self._written.add(block)
+
+    def _predicate(self, at: str, step: If | While) -> Iterator[str]:
+        if step.dtype not in set_condition.DTYPES:
+            known = ", ".join(set_condition.DTYPES)
+            yield f"{at}.dtype: a predicate is {step.dtype}, expected one of {known}"
+        # Read by a kernel of the graph, as by a step inside.
+        nbytes = INFO[step.dtype].itemsize
+        yield from self._access(f"{at}.predicate", step.predicate, "read", nbytes, True)
+
+    def _setter(self, at: str, step: If | While) -> Iterator[str]:
+        kernel = self._kernels.get(step.kernel)
+        if kernel is None:
+            yield f"{at}.kernel: there is no kernel called {step.kernel!r}"
+        elif kernel != set_condition.kernel(self._program.num_shards):
+            yield f"{at}.kernel: {step.kernel!r} is not {set_condition.NAME}, which sets conditions"
 
 
 def _write_faults(at: str, ref: Ref, program: Program, label: str) -> Iterator[str]:
@@ -459,14 +539,15 @@ def _block_sizes(program: Program, procedure: Procedure, folding: bool) -> dict[
     return sizes
 
 
-def _accesses(step: Launch | Copy | Fill) -> Iterator[tuple[str, Ref, str, Dim]]:
-    """Yields (field, address, access, bytes or 0) of what a step touches, reads before writes."""
+def _accesses(step: Step) -> Iterator[tuple[str, Ref, str, Dim]]:
+    """Yields (field, address, access, bytes or 0) of what a step touches itself, reads before
+    writes. A predicate is read when the steps that compute it are done, so it is not among them."""
     if isinstance(step, Copy):
         yield "src", step.src, "read", step.nbytes
         yield "dst", step.dst, "write", step.nbytes
     elif isinstance(step, Fill):
         yield "dst", step.dst, "write", step.nbytes
-    else:
+    elif isinstance(step, Launch):
         pointers = [
             (f"args[{i}].ref", arg.ref, arg.access, 0)
             for i, arg in enumerate(step.args)

@@ -7,9 +7,9 @@ else: the test runs what its own build made or was given to build, with no more 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.export import ExportedProgram
@@ -155,10 +155,9 @@ class Interpreter(torch.fx.Interpreter):
         if target is aten.view.default:
             target = aten.reshape.default  # the same values, also where memory has another order
         if target is torch.ops.higher_order.wrap_with_set_grad_enabled:
-            inside = Interpreter(args[1], self.precision)
-            result = inside.run(*args[2:])
-            self.emulated |= inside.emulated
-            return result
+            return self._inside(args[1], args[2:])
+        if isinstance(target, torch._ops.HigherOrderOperator) and target.name() in _CONTROL:
+            return _CONTROL[target.name()](self._inside, *args, **kwargs)
         if target is not aten.view.dtype:
             args, kwargs = tree_map(self._argument, (tuple(args), dict(kwargs)))
         try:
@@ -170,6 +169,13 @@ class Interpreter(torch.fx.Interpreter):
         if self.precision is None or target is aten.view.dtype:
             return result
         return tree_map(lambda value: widened(value, self.precision), result)
+
+    def _inside(self, module: torch.fx.GraphModule, arguments: Sequence[Any]) -> Any:
+        """Runs a graph inside this one."""
+        inside = Interpreter(module, self.precision)
+        result = inside.run(*arguments)
+        self.emulated |= inside.emulated
+        return result
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, torch.device):
@@ -194,3 +200,32 @@ class Interpreter(torch.fx.Interpreter):
             assert isinstance(declared, (tuple, list))
             return type(result)(map(rounded, result, declared))
         return rounded(result, declared)
+
+
+_Run = Callable[[torch.fx.GraphModule, Sequence[Any]], Any]
+
+
+def _cond(run: _Run, predicate: Any, yes: Any, no: Any, operands: Sequence[Any] = ()) -> Any:
+    return run(yes if predicate else no, operands)
+
+
+def _while_loop(
+    run: _Run, condition: Any, body: Any, carried: Sequence[Any], others: Sequence[Any]
+) -> Any:
+    values = tuple(carried)
+    while run(condition, (*values, *others)):
+        values = tuple(run(body, (*values, *others)))
+    return values
+
+
+def _map(run: _Run, body: Any, over: Sequence[Any], others: Sequence[Any]) -> Any:
+    rows = [run(body, (*row, *others)) for row in zip(*over, strict=True)]
+    return tuple(torch.stack(results) for results in zip(*rows, strict=True))
+
+
+_CONTROL: Final[dict[str, Callable[..., Any]]] = {
+    "cond": _cond,
+    "while_loop": _while_loop,
+    "map_impl": _map,
+}
+"""What branches and loops do, for any way to run the graphs inside."""

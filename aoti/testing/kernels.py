@@ -36,6 +36,8 @@ from wrapgen.program import (
     Ref,
     SourceNode,
     Step,
+    inner,
+    walk,
 )
 from wrapgen.target import parse
 
@@ -92,7 +94,8 @@ def _source(source: SourceNode) -> str:
 
 
 def accesses(step: Step) -> Iterator[tuple[Ref, str]]:
-    """Yields each address of a step with ``read``, ``write``, ``read_write`` or ``fill``."""
+    """Yields each address of a step with ``read``, ``write``, ``read_write`` or ``fill``. What any
+    step inside a branch or a loop writes, that is written, and what is only read there, read."""
     if isinstance(step, Launch):
         for arg in step.args:
             if isinstance(arg, PointerArg):
@@ -100,9 +103,15 @@ def accesses(step: Step) -> Iterator[tuple[Ref, str]]:
     elif isinstance(step, Copy):
         yield step.src, "read"
         yield step.dst, "write"
-    else:
-        assert isinstance(step, Fill)
+    elif isinstance(step, Fill):
         yield step.dst, "fill"
+    else:
+        kinds: dict[Ref, str] = {step.predicate: "read"}
+        for one in walk([step]):
+            if not inner(one):
+                for ref, access in accesses(one):
+                    kinds[ref] = "read" if kinds.get(ref, "read") == access == "read" else "write"
+        yield from kinds.items()
 
 
 def completed(procedure: Procedure) -> dict[Block, int]:

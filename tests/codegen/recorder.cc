@@ -80,7 +80,31 @@ class Recorder : public aoti::Launcher {
     return Done();
   }
 
+  aoti::Status If(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps then,
+                  Steps otherwise) override {
+    std::printf("if %s 0x%" PRIx64 " %" PRIu32 "\n", target_.kernels[kernel].name, predicate,
+                nbytes);
+    AOTI_RETURN_IF_ERROR(Inside("then", then));
+    return Inside("otherwise", otherwise);
+  }
+
+  aoti::Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition,
+                     Steps body) override {
+    std::printf("while %s 0x%" PRIx64 " %" PRIu32 "\n", target_.kernels[kernel].name, predicate,
+                nbytes);
+    AOTI_RETURN_IF_ERROR(Inside("condition", condition));
+    return Inside("body", body);
+  }
+
  private:
+  aoti::Status Inside(const char* what, Steps steps) {
+    if (steps == nullptr) return Done();
+    std::printf("%s begins\n", what);
+    AOTI_RETURN_IF_ERROR(steps(*this));
+    std::printf("%s ends\n", what);
+    return Done();
+  }
+
   aoti::Status Done() {
     if (fail_at_ != 0 && ++calls_ == fail_at_) {
       return aoti::Status(aoti::Code::kDriver, "launch failed as the test asked");

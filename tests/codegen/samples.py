@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from wrapgen import set_condition
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import (
     SCHEMA_VERSION,
@@ -18,6 +19,7 @@ from wrapgen.program import (
     Dim,
     Fill,
     FixedInput,
+    If,
     Kernel,
     KernelParam,
     Launch,
@@ -32,6 +34,7 @@ from wrapgen.program import (
     Symbol,
     TensorSpec,
     Weight,
+    While,
 )
 from wrapgen.target import Target
 
@@ -502,6 +505,101 @@ def user_kernels(target: str = "sm_90") -> Program:
     )
 
 
+def control(target: str = "sm_90") -> Program:
+    """y = 3 * x if sum(x) > 0 else -2 * x; three times y = 2 * y, the first time with w added.
+
+    A branch whose two sides differ in length, and a loop with a branch without an alternative in
+    it. What is the caller's is copied in and out around them.
+
+    ``tests/runtime/control_test.cc`` runs what is generated of it.
+    """
+    add = kernel("add_", pointer("in_out_ptr0", F32), pointer("in_ptr1", F32))
+    positive = kernel("positive", pointer("x", F32), pointer("out", DType.BOOL))
+    scale = kernel("scale", pointer("x", F32), pointer("out", F32), scalar("factor", F32))
+    less = kernel("less", pointer("x", DType.INT64), pointer("out", DType.BOOL), scalar("n", I32))
+    count = kernel("count", pointer("x", DType.INT64), pointer("out", DType.INT64))
+    setter = set_condition.kernel(1)
+    one: tuple[Dim, Dim, Dim] = (1, 1, 1)
+
+    def ref(space: Any, name: str) -> Ref:
+        return Ref(space=space, name=name)
+
+    def copy(dst: Ref, src: Ref, nbytes: int) -> Copy:
+        return Copy(dst=dst, src=src, nbytes=nbytes, sources=())
+
+    def by(factor: float) -> ScalarArg:
+        return ScalarArg(dtype=F32, value=factor.hex())
+
+    code = "y = torch.cond(x.sum() > 0, lambda x: 3 * x, lambda x: 2 * (-x), (x,))"
+    main: list[Step] = [
+        copy(ref("arena", "given"), ref("input", "x"), 16),
+        launch(positive, one, reads("input", "x"), writes("arena", "gt")),
+        If(
+            kernel=setter.name,
+            predicate=ref("arena", "gt"),
+            dtype=DType.BOOL,
+            then=(launch(scale, one, reads("arena", "given"), writes("arena", "y"), by(3.0)),),
+            otherwise=(
+                launch(scale, one, reads("arena", "given"), writes("arena", "minus"), by(-1.0)),
+                launch(scale, one, reads("arena", "minus"), writes("arena", "y"), by(2.0)),
+            ),
+            sources=(node("cond", "higher_order.cond", "", 5, code),),
+        ),
+        Fill(dst=ref("arena", "i"), byte=0, nbytes=8, sources=()),
+        While(
+            kernel=setter.name,
+            predicate=ref("arena", "lt"),
+            dtype=DType.BOOL,
+            condition=(
+                launch(
+                    less,
+                    one,
+                    *(reads("arena", "i"), writes("arena", "lt")),
+                    ScalarArg(dtype=I32, value=3),
+                ),
+            ),
+            body=(
+                launch(scale, one, reads("arena", "y"), writes("arena", "double"), by(2.0)),
+                launch(
+                    less,
+                    one,
+                    *(reads("arena", "i"), writes("arena", "first")),
+                    ScalarArg(dtype=I32, value=1),
+                ),
+                If(
+                    kernel=setter.name,
+                    predicate=ref("arena", "first"),
+                    dtype=DType.BOOL,
+                    then=(launch(add, one, updates("arena", "double"), reads("weight", "w")),),
+                    otherwise=(),
+                    sources=(),
+                ),
+                copy(ref("arena", "y"), ref("arena", "double"), 16),
+                launch(count, one, reads("arena", "i"), writes("arena", "next")),
+                copy(ref("arena", "i"), ref("arena", "next"), 8),
+            ),
+            sources=(node("while_loop", "higher_order.while_loop", "", 6, "torch.while_loop("),),
+        ),
+        copy(ref("output", "y"), ref("arena", "y"), 16),
+        copy(ref("output", "i"), ref("arena", "i"), 8),
+    ]
+    return program(
+        target=target,
+        inputs=(tensor("x", "args[0]", F32, 4),),
+        outputs=(tensor("y", "outputs[0]", F32, 4), tensor("i", "outputs[1]", DType.INT64)),
+        weights=(Weight(name="w", dtype=F32, shape=(4,)),),
+        kernels=(add, count, less, positive, scale, setter),
+        main=Procedure(
+            buffers=(
+                *(buffer(name, F32, 4) for name in ("given", "y", "minus", "double")),
+                *(buffer(name, DType.BOOL) for name in ("gt", "lt", "first")),
+                *(buffer(name, DType.INT64) for name in ("i", "next")),
+            ),
+            steps=tuple(main),
+        ),
+    )
+
+
 def many_launches(count: int, target: str = "sm_90") -> Program:
     """A chain of ``count`` launches of ``count // 10`` kernels."""
     names = ("in_ptr0", "in_ptr1", "in_ptr2", "out_ptr0")
@@ -555,7 +653,7 @@ def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
         "sha256": hashlib.sha256(image).hexdigest(),
         "ttir_sha256": of.ttir_sha256,
         "ptx_version": "8.6",
-        "driver": 12000,
+        "driver": set_condition.DRIVER if of.name == set_condition.NAME else 12000,
         "threads": 32 * of.num_warps,
         "num_warps": of.num_warps,
         "num_ctas": of.num_ctas,

@@ -22,6 +22,7 @@ SM_80, SM_90, COMPUTE_90 = parse("sm_80"), parse("sm_90"), parse("compute_90")
 GOLDEN = cpp.ROOT / "tests/codegen/golden"
 
 SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
+    "control": (samples.control, [SM_90]),
     "dynamic": (samples.dynamic, [SM_90]),
     "elementwise": (samples.elementwise, [SM_90]),
     "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),

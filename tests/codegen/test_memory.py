@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.codegen import samples
 from wrapgen.codegen import memory
 from wrapgen.codegen.memory import ALIGNMENT, Lifetime
+from wrapgen.program import While
 
 
 @st.composite
@@ -80,6 +82,44 @@ def test_lifetimes_of_a_procedure() -> None:
     procedure = samples.conv_chain().main
     found = {block.name: (block.first, block.last) for block in memory.lifetimes(procedure)}
     assert found == {"buf0": (0, 2), "buf1": (1, 3), "buf2": (3, 4)}
+
+
+def test_lifetimes_in_branches_and_loops() -> None:
+    """Steps are counted as ``walk`` goes through them. What a loop names only in its condition, or
+    only in its body, lives there as elsewhere; all else as long as the loop, [7] to [15]."""
+    procedure = samples.control().main
+    found = {block.name: (block.first, block.last) for block in memory.lifetimes(procedure)}
+    assert found == {
+        "given": (0, 4),
+        "gt": (1, 2),
+        "y": (3, 16),
+        "minus": (4, 5),
+        "i": (6, 17),
+        "lt": (8, 8),
+        "double": (9, 13),
+        "first": (10, 11),
+        "next": (14, 15),
+    }
+
+
+def test_what_a_loop_reads_lives_until_it_ends() -> None:
+    """Though a later step of its body could have the memory, the next round needs it."""
+    program = samples.control()
+    loop = program.main.steps[4]
+    assert isinstance(loop, While)
+    read = samples.launch(
+        program.kernels[4],
+        (1, 1, 1),
+        samples.reads("arena", "given"),
+        samples.writes("arena", "minus"),
+        samples.ScalarArg(dtype=samples.F32, value=(1.0).hex()),
+    )
+    changed = dataclasses.replace(loop, body=(read, *loop.body))
+    steps = (*program.main.steps[:4], changed, *program.main.steps[5:])
+    main = dataclasses.replace(program.main, steps=steps)
+    found = {block.name: (block.first, block.last) for block in memory.lifetimes(main)}
+    assert found["given"] == (0, 16)
+    assert found["minus"] == (4, 16)  # named outside of the loop, too
 
 
 def test_plan_of_a_program() -> None:

@@ -53,7 +53,8 @@ def test_the_documentation_names_every_field() -> None:
         *(p.Symbol, p.Constraint, p.ScalarSpec, p.FixedInput, p.CallSpec),
         *(p.Program, p.TensorSpec, p.Weight, p.Buffer, p.Ref, p.PointerArg, p.ScalarArg),
         p.TensorMapArg,
-        *(p.SourceNode, p.Launch, p.Copy, p.Fill, p.Procedure, p.KernelParam, p.Kernel),
+        *(p.SourceNode, p.Launch, p.Copy, p.Fill, p.If, p.While, p.Procedure),
+        *(p.KernelParam, p.Kernel),
     ):
         (section,) = re.findall(rf"^#+ {cls.__name__}\n(.*?)(?=^#|\Z)", text, re.M | re.S)
         fields = [f"`{field.name}`" for field in dataclasses.fields(cls)]

@@ -54,6 +54,8 @@ template <>
 struct Alike<MemsetNodeParams, CUDA_MEMSET_NODE_PARAMS_v1> : std::true_type {};
 template <>
 struct Alike<Memcpy3D, CUDA_MEMCPY3D_v2> : std::true_type {};
+template <>
+struct Alike<GraphNodeParams, CUgraphNodeParams> : std::true_type {};
 
 template <typename Ours, typename Theirs>
 struct AlikeFunctions : std::false_type {};
@@ -157,6 +159,18 @@ AOTI_FIELD(Memcpy3D, width, CUDA_MEMCPY3D_v2, WidthInBytes);
 AOTI_FIELD(Memcpy3D, height, CUDA_MEMCPY3D_v2, Height);
 AOTI_FIELD(Memcpy3D, depth, CUDA_MEMCPY3D_v2, Depth);
 
+AOTI_SIZE(ConditionalNodeParams, CUDA_CONDITIONAL_NODE_PARAMS);
+AOTI_FIELD(ConditionalNodeParams, handle, CUDA_CONDITIONAL_NODE_PARAMS, handle);
+AOTI_FIELD(ConditionalNodeParams, type, CUDA_CONDITIONAL_NODE_PARAMS, type);
+AOTI_FIELD(ConditionalNodeParams, size, CUDA_CONDITIONAL_NODE_PARAMS, size);
+AOTI_FIELD(ConditionalNodeParams, graphs, CUDA_CONDITIONAL_NODE_PARAMS, phGraph_out);
+AOTI_FIELD(ConditionalNodeParams, context, CUDA_CONDITIONAL_NODE_PARAMS, ctx);
+
+AOTI_SIZE(GraphNodeParams, CUgraphNodeParams);
+AOTI_FIELD(GraphNodeParams, type, CUgraphNodeParams, type);
+static_assert(offsetof(GraphNodeParams, conditional) == offsetof(CUgraphNodeParams, conditional));
+AOTI_FIELD(GraphNodeParams, reserved2, CUgraphNodeParams, reserved2);
+
 #define AOTI_VALUE(ours, theirs) static_assert(static_cast<int>(ours) == static_cast<int>(theirs))
 AOTI_VALUE(kSuccess, CUDA_SUCCESS);
 AOTI_VALUE(kErrorInvalidValue, CUDA_ERROR_INVALID_VALUE);
@@ -185,6 +199,9 @@ AOTI_VALUE(kStreamNonBlocking, CU_STREAM_NON_BLOCKING);
 AOTI_VALUE(kEventDisableTiming, CU_EVENT_DISABLE_TIMING);
 AOTI_VALUE(kCaptureStatusNone, CU_STREAM_CAPTURE_STATUS_NONE);
 AOTI_VALUE(kLaunchAttributeClusterDimension, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION);
+AOTI_VALUE(kGraphNodeTypeConditional, CU_GRAPH_NODE_TYPE_CONDITIONAL);
+AOTI_VALUE(kConditionalIf, CU_GRAPH_COND_TYPE_IF);
+AOTI_VALUE(kConditionalWhile, CU_GRAPH_COND_TYPE_WHILE);
 AOTI_VALUE(kProcAddressFound, CU_GET_PROC_ADDRESS_SUCCESS);
 AOTI_VALUE(kProcAddressVersionNotSufficient, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
 

@@ -24,6 +24,7 @@ from wrapgen.program import (
     Ref,
     ScalarArg,
     integer_range,
+    walk,
 )
 
 WEIGHTS: Final = "weights"
@@ -132,7 +133,7 @@ def _origins(program: Program) -> dict[str, str]:
     """Notes of constants: the first step of folding that writes each, and its layout."""
     described = _layouts(program.constants)
     first: dict[str, int] = {}
-    for i, step in enumerate(program.folding.steps):
+    for i, step in enumerate(walk(program.folding.steps)):
         for ref in refs(step):
             if ref.space == "constant":
                 first.setdefault(ref.name, i)

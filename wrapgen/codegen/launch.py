@@ -13,11 +13,13 @@ from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.codegen.values import Values
+from wrapgen.dtype import INFO
 from wrapgen.program import (
     ALIGNMENT,
     Copy,
     Dim,
     Fill,
+    If,
     Kernel,
     KernelParam,
     Launch,
@@ -28,6 +30,9 @@ from wrapgen.program import (
     ScalarArg,
     SourceNode,
     Step,
+    While,
+    inner,
+    walk,
 )
 
 STEPS_PER_FUNCTION: Final = 32
@@ -96,14 +101,30 @@ def _params(pointers: Sequence[str], types: Sequence[str]) -> list[str]:
 def passed_scalars(program: Program) -> frozenset[str]:
     """The symbols of scalar inputs that are but passed on: to kernels, and into addresses. What a
     run launches over which grids, and how much memory it needs, does not depend on them, so that
-    one CUDA graph serves all their values."""
+    one CUDA graph serves all their values. Nodes inside branches and loops cannot be updated."""
     fixed: list[Dim] = [buffer.nbytes for buffer in program.main.buffers]
     for spec in (*program.tensor_inputs, *program.outputs):
         fixed += [*spec.shape, *spec.strides]
     for step in program.main.steps:
-        fixed += step.grid if isinstance(step, Launch) else [step.nbytes]
+        if inner(step):
+            fixed += [dim for one in walk([step]) for dim in _dims(one)]
+        elif isinstance(step, Launch):
+            fixed += step.grid
+        elif isinstance(step, Copy | Fill):
+            fixed.append(step.nbytes)
     used = {name for dim in fixed for name in _symbols(dim)}
     return frozenset(spec.symbol for spec in program.scalar_inputs) - used
+
+
+def _dims(step: Step) -> list[Dim]:
+    """All numbers of a step by itself that may depend on the inputs."""
+    dims: list[Dim] = [ref.offset for ref in refs(step)]
+    if isinstance(step, Launch):
+        scalars = [arg for arg in step.args if isinstance(arg, ScalarArg)]
+        dims += [*step.grid, *(arg.value for arg in scalars if "float" not in arg.dtype)]
+    elif isinstance(step, Copy | Fill):
+        dims.append(step.nbytes)
+    return dims
 
 
 def _symbols(dim: Dim) -> list[str]:
@@ -123,31 +144,71 @@ class Scope:
 def procedure_functions(name: str, procedure: Procedure, scope: Scope) -> list[str]:
     """Functions that issue the steps of ``folding`` or ``main``, the last of which, called
     ``RunFolding`` or ``RunMain``, issues them all."""
-    pascal_name = pascal(name)
-    lines: list[str] = []
-    parts: list[str] = []
-    for begin in range(0, len(procedure.steps), STEPS_PER_FUNCTION):
-        steps = procedure.steps[begin : begin + STEPS_PER_FUNCTION]
-        body: list[str] = []
-        for i, step in enumerate(steps, begin):
-            body += [*_provenance(i, step.sources), *_step(name, i, step, scope), ""]
-        parts.append(f"{pascal_name}{len(parts)}")
-        code = [line for line in body if not line.lstrip().startswith("//")]
-        parameter = "launcher" if any("launcher" in line for line in code) else "/*launcher*/"
-        lines += [f"Status {parts[-1]}(Launcher& {parameter}) {{"]
-        if any("at." in line for line in code):
-            lines += ["  const Addresses& at = launcher.at();", ""]
-        lines += [*body, "  return Status();", "}", ""]
+    functions = _Functions(name, scope)
+    parts = functions.parts(pascal(name), f"{name}.steps", procedure.steps)
+    return [*functions.lines, *_calls(f"Run{pascal(name)}", parts)]
+
+
+def _calls(name: str, parts: Sequence[str]) -> list[str]:
+    """A function that calls others, one after another."""
     parameter = "Launcher& launcher" if parts else "Launcher& /*launcher*/"
     run = [f"AOTI_RETURN_IF_ERROR({part}(launcher));" for part in parts]
-    return [
-        *lines,
-        *text.function(f"Status Run{pascal_name}({parameter})", [*run, "return Status();"]),
-    ]
+    return text.function(f"Status {name}({parameter})", [*run, "return Status();"])
 
 
-def _step(procedure: str, i: int, step: Step, scope: Scope) -> list[str]:
-    at, whose = f"{procedure}.steps[{i}]", f"{procedure} step {i}"
+class _Functions:
+    """The functions of a procedure. Steps are numbered as ``walk`` goes through them."""
+
+    def __init__(self, procedure: str, scope: Scope) -> None:
+        self.lines: list[str] = []
+        self._procedure = procedure
+        self._scope = scope
+        self._count = 0
+
+    def parts(self, prefix: str, at: str, steps: Sequence[Step]) -> list[str]:
+        """Makes functions that issue steps, a limited number each; returns their names."""
+        names: list[str] = []
+        for begin in range(0, len(steps), STEPS_PER_FUNCTION):
+            names.append(f"{prefix}{len(names)}")
+            self._function(names[-1], at, steps, begin)
+        return names
+
+    def _function(self, name: str, at: str, steps: Sequence[Step], begin: int) -> None:
+        body: list[str] = []
+        for i, step in enumerate(steps[begin : begin + STEPS_PER_FUNCTION], begin):
+            number = self._count
+            self._count += 1
+            branches = [
+                self._branch(f"{pascal(self._procedure)}{number}", f"{at}[{i}]", field, inside)
+                for field, inside in inner(step)
+            ]
+            code = _step(self._procedure, f"{at}[{i}]", number, step, self._scope, branches)
+            body += [*_provenance(number, step.sources), *code, ""]
+        code = [line for line in body if not line.lstrip().startswith("//")]
+        parameter = "launcher" if any("launcher" in line for line in code) else "/*launcher*/"
+        self.lines += [f"Status {name}(Launcher& {parameter}) {{"]
+        if any("at." in line for line in code):
+            self.lines += ["  const Addresses& at = launcher.at();", ""]
+        self.lines += [*body, "  return Status();", "}", ""]
+
+    def _branch(self, prefix: str, at: str, field: str, steps: Sequence[Step]) -> str:
+        """Makes a function of the steps inside another; returns its name, or a null pointer."""
+        if not steps:
+            return "nullptr"
+        name = f"{prefix}{pascal(field)}"
+        if len(steps) <= STEPS_PER_FUNCTION:
+            self._function(name, f"{at}.{field}", steps, 0)
+        else:
+            parts = self.parts(name, f"{at}.{field}", steps)
+            self.lines += [*_calls(name, parts), ""]
+        return name
+
+
+def _step(
+    procedure: str, at: str, number: int, step: Step, scope: Scope, branches: Sequence[str]
+) -> list[str]:
+    """The call that issues a step; ``branches`` are functions with the steps inside it."""
+    whose = f"{procedure} step {number}"
     values = scope.values
     pointers = f"Pointers::{'kCaller' if _may_change(step, scope.passed) else 'kOwned'}"
     match step:
@@ -180,6 +241,11 @@ def _step(procedure: str, i: int, step: Step, scope: Scope) -> list[str]:
             head = "launcher.Fill"
             items = [_address(step.dst, procedure, whose, scope), str(step.byte)]
             items += [_bytes(step.nbytes, whose, values), pointers]
+        case If() | While():
+            head = f"launcher.{type(step).__name__}"
+            items = [f"KernelIndex::{scope.kernels.index[step.kernel]}"]
+            items += [_address(step.predicate, procedure, whose, scope)]
+            items += [str(INFO[step.dtype].itemsize), *branches]
     lines = text.nested_call(2, "AOTI_RETURN_IF_ERROR", head, items)
     if text.fits(*lines):
         return lines

@@ -18,12 +18,16 @@ from wrapgen.program import (
     Copy,
     Dim,
     Fill,
+    If,
     Launch,
     PointerArg,
     Procedure,
     Program,
     Ref,
     Step,
+    While,
+    inner,
+    walk,
     weight_nbytes,
 )
 
@@ -34,7 +38,8 @@ the 128-byte lines and 32-byte sectors in which the device moves memory."""
 
 @dataclasses.dataclass(frozen=True)
 class Lifetime:
-    """A block of memory that holds a value from step ``first`` to step ``last``, both included."""
+    """A block of memory that holds a value from step ``first`` to step ``last``, both included, as
+    ``walk`` counts them."""
 
     name: str
     nbytes: int
@@ -131,7 +136,7 @@ def _best_fit(block: Lifetime, placed: Sequence[tuple[int, Lifetime]]) -> int:
 
 
 def refs(step: Step) -> list[Ref]:
-    """The addresses a step uses, in the order it names them."""
+    """The addresses a step uses itself, in the order it names them."""
     match step:
         case Launch(args=args):
             return [arg.ref for arg in args if isinstance(arg, PointerArg)]
@@ -139,29 +144,77 @@ def refs(step: Step) -> list[Ref]:
             return [dst, src]
         case Fill(dst=dst):
             return [dst]
+        case If(predicate=predicate) | While(predicate=predicate):
+            return [predicate]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """Where a loop, its body and what follows begin, in steps as ``walk`` counts them."""
+
+    begin: int
+    body: int
+    end: int
+
+
+class _Uses:
+    """Which steps use each temporary, and the loops among them."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.by_name: dict[str, list[int]] = {}
+        self._loops: list[_Loop] = []
+        self._count = 0
+        self._go(steps)
+
+    def _go(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            at = self._count
+            self._count += 1
+            if isinstance(step, While):
+                self._go(step.condition)
+                self._add(step.predicate, self._count - 1)  # once it is computed
+                body = self._count
+                self._go(step.body)
+                self._loops.append(_Loop(at, body, self._count))
+                continue
+            for ref in refs(step):
+                self._add(ref, at)
+            for _, inside in inner(step):
+                self._go(inside)
+
+    def _add(self, ref: Ref, at: int) -> None:
+        if ref.space == "arena":
+            self.by_name.setdefault(ref.name, []).append(at)
+
+    def lifetime(self, name: str) -> tuple[int, int]:
+        """The first and the last step for which a temporary holds a value. What a loop does not use
+        within its condition alone, or its body alone, it needs until it ends."""
+        uses = self.by_name[name]
+        first, last = min(uses), max(uses)
+        for loop in self._loops:
+            parts = [range(loop.begin, loop.body), range(loop.body, loop.end)]
+            if any(use in part for use in uses for part in parts) and not any(
+                all(use in part for use in uses) for part in parts
+            ):
+                first, last = min(first, loop.begin), max(last, loop.end - 1)
+        return first, last
 
 
 def lifetimes(procedure: Procedure, ranges: Ranges | None = None) -> list[Lifetime]:
     """The temporaries of a procedure that some step names, in order of their first mention. With
     ``ranges`` of symbols, sizes are the greatest that can be."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for i, step in enumerate(procedure.steps):
-        for ref in refs(step):
-            if ref.space == "arena":
-                first.setdefault(ref.name, i)
-                last[ref.name] = i
+    uses = _Uses(procedure.steps)
     nbytes = {
         buffer.name: max(bounds(expr.parse(buffer.nbytes), ranges or {}).maximum, 0)
         for buffer in procedure.buffers
     }
-    return [Lifetime(name, nbytes[name], first[name], last[name]) for name in first]
+    return [Lifetime(name, nbytes[name], *uses.lifetime(name)) for name in uses.by_name]
 
 
 def read_by_main(program: Program) -> frozenset[str]:
     """Names of the weights that ``main`` reads."""
     return frozenset(
-        ref.name for step in program.main.steps for ref in refs(step) if ref.space == "weight"
+        ref.name for step in walk(program.main.steps) for ref in refs(step) if ref.space == "weight"
     )
 
 

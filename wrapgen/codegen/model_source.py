@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Container, Sequence
 from typing import Final
 
-from wrapgen import expression
+from wrapgen import expression, set_condition
 from wrapgen.codegen import dtype as cpp_dtype
 from wrapgen.codegen import expr, grid, includes, interface, launch, text
 from wrapgen.codegen.args import STAGING, WEIGHTS, Blocks
@@ -15,7 +15,17 @@ from wrapgen.codegen.kernels import Image
 from wrapgen.codegen.memory import ALIGNMENT, MemoryPlan
 from wrapgen.codegen.values import ARENA, COUNT, SIZES, VALUES, Values
 from wrapgen.dtype import INFO, DType
-from wrapgen.program import Dim, Kernel, Launch, Program, weight_nbytes, weights_digest
+from wrapgen.program import (
+    Dim,
+    If,
+    Kernel,
+    Launch,
+    Program,
+    While,
+    walk,
+    weight_nbytes,
+    weights_digest,
+)
 from wrapgen.target import Target
 
 
@@ -54,12 +64,14 @@ class Lowered:
 
 
 def launched(program: Program) -> list[Kernel]:
-    """The kernels that some step launches over a grid that is not empty, in the program's order."""
+    """The kernels that some step launches over a grid that is not empty, and what sets conditions,
+    in the program's order."""
     used = {
         step.kernel
         for procedure in (program.folding, program.main)
-        for step in procedure.steps
-        if isinstance(step, Launch) and not grid.is_empty(step.grid)
+        for step in walk(procedure.steps)
+        if isinstance(step, If | While)
+        or (isinstance(step, Launch) and not grid.is_empty(step.grid))
     }
     return [kernel for kernel in program.kernels if kernel.name in used]
 
@@ -279,7 +291,8 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
         lines += [f"  {kernels.index[kernel.name]}," for kernel in used]
         lines += ["};", "", "// The kernels with their parameters.", "namespace kernels {", ""]
         for kernel in used:
-            lines += [*launch.kernel_function(kernel, kernels), ""]
+            if kernel.name != set_condition.NAME:  # the runtime launches it
+                lines += [*launch.kernel_function(kernel, kernels), ""]
         lines += ["}  // namespace kernels", ""]
     lines += [*procedures, "", *weights]
     for build in model.builds:

@@ -172,6 +172,26 @@ _HOST_ELEMENT: Final = {8: 10, 9: 8, 10: 9}
 flushes subnormals, float64, bfloat16."""
 
 
+def complete(text: bytes, launch: Launch, target: Target) -> Ptx:
+    """Completes a kernel that is written in PTX, without the lines that say the version and the
+    target: those that ``generate`` would take. It has no dynamic shared memory."""
+    path = code_path(target)
+    major, minor = divmod(path.ptx_version, 10)
+    head = f".version {major}.{minor}\n.target {path.processor}\n.address_size 64\n\n"
+    ptx = Ptx(
+        text=head + text.decode("utf-8"),
+        version=path.ptx_version,
+        warps=launch.num_warps,
+        shared_memory=0,
+        global_scratch=0,
+        scratch_alignment=1,
+        profile_scratch=0,
+        tensor_maps=(),
+    )
+    _check(launch.name, ptx, path)
+    return ptx
+
+
 def _options(launch: Launch, path: CodePath) -> dict[str, Any]:
     return {
         "num_warps": launch.num_warps,

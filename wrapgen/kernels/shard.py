@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from wrapgen import set_condition
 from wrapgen.kernels import amdgcn, cubin, ptx, ptxas
 from wrapgen.kernels import launch as launches
 from wrapgen.kernels import metadata as metadata_module
@@ -29,7 +30,8 @@ _MOST_ERRORS: Final = 10
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One kernel to compile for one target. ``origin`` names the TTIR in messages."""
+    """One kernel to compile for one target. ``ttir`` is PTX where the kernel is written in it;
+    ``origin`` names it in messages."""
 
     ttir: bytes
     launch: Launch
@@ -119,10 +121,20 @@ def _compile(request: Request, assembler: Path) -> CompiledKernel:
         metadata = metadata_module.gather_hsaco(request.launch, request.target, code)
         return CompiledKernel(code.hsaco, code.text, metadata)
     path = ptx.code_path(request.target)
-    generated = ptx.generate(request.ttir, request.launch, request.target)
+    written = _is_written(request.launch.name)
+    generate = ptx.complete if written else ptx.generate
+    generated = generate(request.ttir, request.launch, request.target)
     assembled = ptxas.assemble(request.launch, generated.text, path.assemble_for, assembler)
     metadata, image = metadata_module.gather(request.launch, request.target, generated, assembled)
+    if written:
+        driver = max(metadata.driver, set_condition.DRIVER)
+        metadata = dataclasses.replace(metadata, driver=driver)
     return CompiledKernel(image, generated.text, metadata)
+
+
+def _is_written(kernel: str) -> bool:
+    """Whether a kernel is written in PTX, and there is no TTIR of it."""
+    return kernel == set_condition.NAME
 
 
 def compile_shard(
@@ -136,7 +148,8 @@ def compile_shard(
 ) -> None:
     """Compiles every kernel of a shard for every target.
 
-    Reads ``<kernel>.ttir`` and ``<kernel>.json`` in ``shard``, which may be empty; writes
+    Reads ``<kernel>.ttir`` (``.ptx`` of the one kernel that is written in it) and
+    ``<kernel>.json`` in ``shard``, which may be empty; writes
     ``<target>/<kernel>.cubin`` (``.ptx`` for ``compute_*``, ``.hsaco`` for ``gfx*``) and
     ``<target>/<kernel>.json`` in ``out``, which must not exist or be an empty directory, and stays
     as it was on failure. All targets must be those of one lowering, the shard's. ``ptxas_path`` is
@@ -177,18 +190,19 @@ def check_targets(targets: Sequence[Target]) -> None:
 
 
 def _read(shard: Path, target: Target) -> list[tuple[bytes, Launch, str]]:
-    """Returns TTIR, launch and the TTIR's path of each kernel, sorted by name."""
+    """Returns TTIR or PTX, launch and the former's path of each kernel, sorted by name."""
     if not shard.is_dir():
         raise KernelCompileError(f"{shard}: no directory: expected a shard that lower wrote")
     names = sorted(entry.name for entry in shard.iterdir())
     stems = sorted({Path(name).stem for name in names})
-    expected = {f"{stem}{suffix}" for stem in stems for suffix in (".json", ".ttir")}
+    sources = {stem: f"{stem}.ptx" if _is_written(stem) else f"{stem}.ttir" for stem in stems}
+    expected = {name for stem in stems for name in (f"{stem}.json", sources[stem])}
     for name in sorted(expected.symmetric_difference(names)):
         state = "is missing" if name in expected else "does not belong in a shard"
         raise KernelCompileError(f"{shard / name}: {state}: expected <kernel>.ttir and .json")
     kernels = []
     for stem in stems:
-        source = shard / f"{stem}.ttir"
+        source = shard / sources[stem]
         launch = launches.load(shard / f"{stem}.json")
         ttir = source.read_bytes()
         digest = hashlib.sha256(ttir).hexdigest()

@@ -35,6 +35,7 @@ from wrapgen.program import (
     Copy,
     Dim,
     Fill,
+    If,
     Launch,
     PointerArg,
     Procedure,
@@ -42,6 +43,7 @@ from wrapgen.program import (
     ScalarArg,
     SourceNode,
     Step,
+    While,
 )
 
 
@@ -384,11 +386,13 @@ class _Translation:
 
 
 def refs_of(step: Step) -> list[Ref]:
-    """Every address in a step."""
+    """Every address that a step itself names."""
     if isinstance(step, Copy):
         return [step.dst, step.src]
     if isinstance(step, Fill):
         return [step.dst]
+    if isinstance(step, If | While):
+        return [step.predicate]
     return [arg.ref for arg in step.args if isinstance(arg, PointerArg)]
 
 

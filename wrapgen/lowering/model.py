@@ -23,7 +23,7 @@ from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
 from wrapgen.lowering.user_kernels import UserBuilder
-from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec
+from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec, walk
 from wrapgen.target import Target
 
 Progress = Callable[[str], None]
@@ -230,7 +230,9 @@ def _program(
     main: ir_lines.Translated,
 ) -> Program:
     procedures = (folded.procedure, main.procedure)
-    refs = [ref for procedure in procedures for step in procedure.steps for ref in refs_of(step)]
+    refs = [
+        ref for procedure in procedures for step in walk(procedure.steps) for ref in refs_of(step)
+    ]
     used = {ref.name for ref in refs if ref.space == "weight"}
     symbols = state.read.symbols
     return Program(
