@@ -1,28 +1,18 @@
-// The C ABI: argument checks, and the border that no exception crosses.
+// The C ABI, but for weights: those are in aoti_weights.cc.
 
 #include "runtime/aoti.h"
 
 #include <algorithm>
-#include <cstring>
-#include <exception>
 #include <memory>
-#include <new>
 #include <string>
 
+#include "runtime/abi.h"
 #include "runtime/description.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 #include "runtime/sizes.h"
 #include "runtime/target.h"
 #include "runtime/tensor.h"
-
-struct AotiModel {
-  std::shared_ptr<const aoti::Model> model;
-};
-
-struct AotiSession {
-  std::unique_ptr<aoti::Session> session;
-};
 
 namespace aoti {
 namespace {
@@ -32,9 +22,9 @@ static_assert(sizeof(DLTensor) == 48, "DLPack's layout");
 static_assert(sizeof(AotiStatus) == 2048, "ABI");
 static_assert(sizeof(AotiDimInfo) == 24, "ABI");
 static_assert(sizeof(AotiTensorInfo) == 96, "ABI");
-static_assert(sizeof(AotiDescriptionInfo) == 40, "ABI");
+static_assert(sizeof(AotiDescriptionInfo) == 48, "ABI");
 static_assert(sizeof(AotiTargetInfo) == 48, "ABI");
-static_assert(sizeof(AotiModelOptions) == 56, "ABI; add fields at the end");
+static_assert(sizeof(AotiModelOptions) == 64, "ABI; add fields at the end");
 static_assert(sizeof(AotiSessionOptions) == 24, "ABI; add fields at the end");
 static_assert(AOTI_OK == static_cast<int>(Code::kOk), "ABI");
 static_assert(AOTI_INVALID_ARGUMENT == static_cast<int>(Code::kInvalidArgument), "ABI");
@@ -45,73 +35,9 @@ static_assert(AOTI_OUT_OF_MEMORY == static_cast<int>(Code::kOutOfMemory), "ABI")
 static_assert(AOTI_DRIVER == static_cast<int>(Code::kDriver), "ABI");
 static_assert(AOTI_INTERNAL == static_cast<int>(Code::kInternal), "ABI");
 
-int32_t Report(Code code, const char* message, AotiStatus* status) noexcept {
-  if (status == nullptr) return static_cast<int32_t>(code);
-  constexpr char kCut[] = "...";
-  constexpr size_t kRoom = sizeof status->message - 1;
-  size_t length = std::strlen(message);
-  const bool cut = length > kRoom;
-  if (cut) {
-    length = kRoom - (sizeof kCut - 1);
-    // Not within a UTF-8 sequence.
-    while (length > 0 && (static_cast<unsigned char>(message[length]) & 0xC0) == 0x80) --length;
-  }
-  status->code = static_cast<int32_t>(code);
-  std::memcpy(status->message, message, length);
-  std::memcpy(status->message + length, kCut, cut ? sizeof kCut : 0);
-  if (!cut) status->message[length] = '\0';
-  return status->code;
-}
-
-// Runs `body`, which returns a Status, and reports its result or its exception.
-template <typename Body>
-int32_t Guard(AotiStatus* status, Body body) noexcept {
-  try {
-    const Status result = body();
-    return Report(result.code(), result.message(), status);
-  } catch (const std::bad_alloc&) {
-    return Report(Code::kOutOfMemory, "out of host memory", status);
-  } catch (const std::exception& error) {
-    return Report(Code::kInternal, error.what(), status);
-  } catch (...) {
-    return Report(Code::kInternal, "unknown exception", status);
-  }
-}
-
-Status IsNull(const char* argument) {
-  return Status(Code::kInvalidArgument, std::string(argument) + " is a null pointer");
-}
-
 // The sizes of the first release's structs.
 constexpr uint64_t kOldestModelOptions = 48;
 constexpr uint64_t kOldestSessionOptions = 16;
-
-// Copies the caller's struct, which may be shorter (of an older release: the rest is zero) or
-// longer (of a newer one: then what this release does not know must be zero).
-template <typename Struct>
-Status ReadOptions(const Struct* given, const char* name, uint64_t oldest, Struct* options) {
-  *options = {};
-  if (given->struct_size < oldest) {
-    return Status(Code::kInvalidArgument,
-                  std::string(name) + ".struct_size is " + std::to_string(given->struct_size) +
-                      ", expected sizeof(" + name + "), " + std::to_string(sizeof(Struct)));
-  }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  for (uint64_t i = sizeof(Struct); i < given->struct_size; ++i) {
-    if (bytes[i] == 0) continue;
-    return Status(Code::kInvalidArgument,
-                  std::string(name) + " uses an option that this runtime is too old to know");
-  }
-  std::memcpy(options, given, std::min<uint64_t>(given->struct_size, sizeof(Struct)));
-  return Status();
-}
-
-Status CheckIndex(const char* sort, uint64_t index, size_t count) {
-  if (index < count) return Status();
-  return Status(Code::kInvalidArgument, std::string("there is no ") + sort + " " +
-                                            std::to_string(index) + ": the model has " +
-                                            std::to_string(count));
-}
 
 Status DescribeTensor(const AotiDescription* description, bool input, uint64_t index,
                       AotiTensorInfo* info) {
@@ -177,6 +103,31 @@ AotiTargetInfo DescribeTarget(const TargetDescription& target) {
           ModelMemory(target), LoadMemory(target), SessionMemory(target)};
 }
 
+// The model's first weights, which have a short way and a long one to be named.
+Status ReadModelWeights(const AotiModelOptions& options, WeightSources* sources) {
+  const bool path = options.weights_path != nullptr;
+  const bool data = options.weights_data != nullptr;
+  if (path && data) {
+    return Status(Code::kInvalidArgument,
+                  "both weights_path and weights_data are given; give one of them");
+  }
+  if ((options.flags & AOTI_MODEL_DEFER_WEIGHTS) != 0) {
+    if (!path && !data && options.weights == nullptr) return Status();
+    return Status(Code::kInvalidArgument,
+                  "weights are given, and AOTI_MODEL_DEFER_WEIGHTS says to load none");
+  }
+  if (options.weights != nullptr) {
+    if (!path && !data) return ReadWeightSources(options.weights, sources);
+    return Status(Code::kInvalidArgument,
+                  "both AotiModelOptions.weights and weights_path or weights_data are given; give "
+                  "one of them");
+  }
+  sources->path = options.weights_path;
+  sources->data = options.weights_data;
+  sources->size = options.weights_size;
+  return Status();
+}
+
 Status LoadModel(const AotiDescription* description, const AotiModelOptions* given,
                  AotiModel** model) {
   if (model == nullptr) return IsNull("model");
@@ -185,16 +136,15 @@ Status LoadModel(const AotiDescription* description, const AotiModelOptions* giv
   if (given == nullptr) return IsNull("options");
   AotiModelOptions options;
   AOTI_RETURN_IF_ERROR(ReadOptions(given, "AotiModelOptions", kOldestModelOptions, &options));
-  if (options.reserved != 0) {
-    return Status(Code::kInvalidArgument, "AotiModelOptions.reserved is not zero");
+  if ((options.flags & ~uint32_t{AOTI_MODEL_DEFER_WEIGHTS}) != 0) {
+    return Status(Code::kInvalidArgument, "AotiModelOptions.flags has an unknown bit set");
   }
   Model::Options load;
   load.device = options.device;
   load.context = static_cast<cuda::Context>(options.context);
-  load.weights_path = options.weights_path;
-  load.weights_data = options.weights_data;
-  load.weights_size = options.weights_size;
   load.kernels_directory = options.kernels_dir;
+  load.defer_weights = (options.flags & AOTI_MODEL_DEFER_WEIGHTS) != 0;
+  AOTI_RETURN_IF_ERROR(ReadModelWeights(options, &load.weights));
   auto loaded = std::make_unique<AotiModel>();
   AOTI_RETURN_IF_ERROR(Model::Load(description->model, load, &loaded->model));
   *model = loaded.release();
@@ -238,8 +188,10 @@ int32_t aoti_description_info(const AotiDescription* description, AotiDescriptio
     if (info == nullptr) return aoti::IsNull("info");
     const aoti::ModelDescription& model = description->model;
     AOTI_RETURN_IF_ERROR(aoti::CheckDescription(model));
-    *info = {model.name, model.weights_digest, model.inputs.size, model.outputs.size,
-             model.targets.size};
+    // All targets have the same weights, if in another order.
+    const size_t weights = model.targets.size == 0 ? 0 : model.targets[0].weights.size;
+    *info = {model.name,         model.weights_digest, model.inputs.size,
+             model.outputs.size, model.targets.size,   weights};
     return Status();
   });
 }

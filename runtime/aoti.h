@@ -42,8 +42,12 @@ extern "C" {
 // What a model is: inputs, outputs, kernels. Constant data of the model's library, never freed.
 typedef struct AotiDescription AotiDescription;
 
-// A model on a device: modules, weights, constants. Immutable; any number of threads may use it.
+// A model on a device: modules, and which weights it runs with. Any number of threads may use it.
 typedef struct AotiModel AotiModel;
+
+// Weights on a model's device, and the constants that the model computes from them. Immutable; any
+// number of threads may use them.
+typedef struct AotiWeights AotiWeights;
 
 // What one thread needs to run a model: temporary memory and a CUDA graph.
 typedef struct AotiSession AotiSession;
@@ -106,7 +110,17 @@ typedef struct AotiDescriptionInfo {
   uint64_t num_inputs;
   uint64_t num_outputs;
   uint64_t num_targets;
+  uint64_t num_weights;
 } AotiDescriptionInfo;
+
+// A weight, contiguous and row-major. Pointers live as long as the description.
+typedef struct AotiWeightInfo {
+  const char* name;  // in the weights file, and of AotiNamedTensor
+  DLDataType dtype;
+  int32_t ndim;
+  const int64_t* shape;
+  uint64_t nbytes;
+} AotiWeightInfo;
 
 // A target the model was built for. Sizes are in bytes of device memory.
 typedef struct AotiTargetInfo {
@@ -114,10 +128,61 @@ typedef struct AotiTargetInfo {
   int32_t major;     // compute capability
   int32_t minor;
   uint64_t num_kernels;
-  uint64_t model_memory;    // kept by an AotiModel, code not counted
-  uint64_t load_memory;     // needed in addition while the model is loaded
+  uint64_t model_memory;    // kept by weights from a file, constants included; code not counted
+  uint64_t load_memory;     // needed in addition while they are loaded
   uint64_t session_memory;  // kept by an AotiSession; with dynamic shapes, the most there can be
 } AotiTargetInfo;
+
+enum {
+  // The tensor is on the model's device, and is read where it lies, by every run with the weights:
+  // its memory must stay valid and unchanged until the weights are gone. Else it is copied.
+  AOTI_WEIGHT_IN_PLACE = 1
+};
+
+// A weight that the caller has as a tensor: of the described dtype and shape, contiguous and
+// row-major. To be copied: on the host (kDLCPU, kDLCUDAHost) or the model's device.
+typedef struct AotiNamedTensor {
+  const char* name;
+  const DLTensor* tensor;
+  uint64_t flags;  // AOTI_WEIGHT_*
+} AotiNamedTensor;
+
+enum {
+  // Keep on the device also the weights that only constants are made of, so that weights loaded
+  // `from` these find them there.
+  AOTI_WEIGHTS_KEEP_ALL = 1
+};
+
+// Where weights come from. Each is taken from the first of these that has it: the tensors; the
+// weights in `from`, in their order, with whom it then shares memory; the file.
+typedef struct AotiWeightsOptions {
+  uint64_t struct_size;            // sizeof(AotiWeightsOptions)
+  uint64_t flags;                  // AOTI_WEIGHTS_*
+  const AotiNamedTensor* tensors;  // each is one of the model's weights, and named once
+  uint64_t num_tensors;
+  // Weights of this model or of another one in the same context. A weight is in them if one of the
+  // same name, dtype and shape is.
+  const AotiWeights* const* from;
+  uint64_t num_from;
+  const char* path;  // a safetensors file; or
+  const void* data;  // one in memory, read only during the call
+  uint64_t size;     // bytes at data
+  // A CUstream: tensors on the device are read once the work that is in it now has finished. Null
+  // is the legacy default stream. Not used where there are no such tensors.
+  void* stream;
+} AotiWeightsOptions;
+
+// Of an AotiWeights. In bytes of device memory.
+typedef struct AotiWeightsInfo {
+  uint64_t own_memory;      // allocated for it, and by now perhaps shared with others
+  uint64_t shared_memory;   // of weights, and constants, in memory that was allocated for others
+  uint64_t callers_memory;  // of weights that are read in place
+} AotiWeightsInfo;
+
+enum {
+  // Load no weights. The model cannot run before aoti_model_swap_weights has given it some.
+  AOTI_MODEL_DEFER_WEIGHTS = 1
+};
 
 typedef struct AotiModelOptions {
   uint64_t struct_size;      // sizeof(AotiModelOptions)
@@ -126,11 +191,13 @@ typedef struct AotiModelOptions {
   uint64_t weights_size;     // bytes at weights_data
   void* context;             // a CUcontext that outlives the model; null: the primary context
   int32_t device;            // ordinal; must be the context's device where a context is given
-  int32_t reserved;          // zero
+  uint32_t flags;            // AOTI_MODEL_*
   // For development: a directory TARGET/KERNEL.cubin or .ptx, each with KERNEL.json beside it, as
   // `wrapgen compile` writes it. Kernels that are there are loaded instead of the library's. Null:
   // none is. See docs/runtime.md.
   const char* kernels_dir;
+  // Instead of weights_path and weights_data: all that aoti_weights_load can do.
+  const AotiWeightsOptions* weights;
 } AotiModelOptions;
 
 enum {
@@ -163,6 +230,8 @@ AOTI_EXPORT int32_t aoti_description_output(const AotiDescription* description, 
                                             AotiTensorInfo* info, AotiStatus* status);
 AOTI_EXPORT int32_t aoti_description_target(const AotiDescription* description, uint64_t index,
                                             AotiTargetInfo* info, AotiStatus* status);
+AOTI_EXPORT int32_t aoti_description_weight(const AotiDescription* description, uint64_t index,
+                                            AotiWeightInfo* info, AotiStatus* status);
 
 // The shape and strides, in elements, and the bytes of output `index` in a run with these inputs:
 // for models with dynamic shapes. Reads only the shapes of tensors, and scalars. `shape` and
@@ -186,6 +255,33 @@ AOTI_EXPORT void aoti_model_destroy(AotiModel* model);
 // The target that was chosen for the model's device.
 AOTI_EXPORT int32_t aoti_model_target(const AotiModel* model, AotiTargetInfo* info,
                                       AotiStatus* status);
+
+// Loads weights for a model and computes the constants from them, beside whatever the model runs;
+// returns when they are ready. The model goes on with the weights it has. `*weights` is null on
+// failure, when everything the call acquired is released again.
+AOTI_EXPORT int32_t aoti_weights_load(AotiModel* model, const AotiWeightsOptions* options,
+                                      AotiWeights** weights, AotiStatus* status);
+
+// Releases the caller's hold. Unless the model still runs with these weights, waits for the last
+// run that was issued with them, and then frees the memory that no other weights share: what is
+// the caller's may be freed next. Null does nothing.
+AOTI_EXPORT void aoti_weights_destroy(AotiWeights* weights);
+
+AOTI_EXPORT int32_t aoti_weights_info(const AotiWeights* weights, AotiWeightsInfo* info,
+                                      AotiStatus* status);
+
+// A hold of the weights that the model runs with; null if it has none yet.
+AOTI_EXPORT int32_t aoti_model_weights(AotiModel* model, AotiWeights** weights, AotiStatus* status);
+
+// From now on the model runs with `weights`, which were loaded for it; the caller keeps his hold.
+// Runs that were issued before keep theirs; no run sees some of both. Waits for no run.
+//
+// `*previous` becomes a hold of the weights that the model ran with, or null; aoti_weights_destroy
+// of it waits until they can be freed. `previous` may be null: then they are freed by the first
+// later call of this function, aoti_weights_load or aoti_weights_destroy for this model that finds
+// the last run with them finished, or with the model.
+AOTI_EXPORT int32_t aoti_model_swap_weights(AotiModel* model, const AotiWeights* weights,
+                                            AotiWeights** previous, AotiStatus* status);
 
 // `options` may be null: a CUDA graph, and checks.
 AOTI_EXPORT int32_t aoti_session_create(AotiModel* model, const AotiSessionOptions* options,

@@ -21,8 +21,13 @@ struct DestroyModel {
 struct DestroySession {
   void operator()(AotiSession* session) const { aoti_session_destroy(session); }
 };
+// Waits as aoti_weights_destroy does.
+struct DestroyWeights {
+  void operator()(AotiWeights* weights) const { aoti_weights_destroy(weights); }
+};
 using ModelHandle = std::unique_ptr<AotiModel, DestroyModel>;
 using SessionHandle = std::unique_ptr<AotiSession, DestroySession>;
+using WeightsHandle = std::unique_ptr<AotiWeights, DestroyWeights>;
 
 // What a function of the C ABI returned and said.
 inline Status ToStatus(int32_t code, const AotiStatus& status) {
@@ -35,6 +40,34 @@ inline Status Load(const AotiDescription* description, const AotiModelOptions& o
   AotiModel* loaded = nullptr;
   const int32_t code = aoti_model_load(description, &options, &loaded, &status);
   model->reset(loaded);
+  return ToStatus(code, status);
+}
+
+inline Status LoadWeights(const ModelHandle& model, const AotiWeightsOptions& options,
+                          WeightsHandle* weights) {
+  AotiStatus status;
+  AotiWeights* loaded = nullptr;
+  const int32_t code = aoti_weights_load(model.get(), &options, &loaded, &status);
+  weights->reset(loaded);
+  return ToStatus(code, status);
+}
+
+// `previous` may be null.
+inline Status SwapWeights(const ModelHandle& model, const WeightsHandle& weights,
+                          WeightsHandle* previous) {
+  AotiStatus status;
+  AotiWeights* before = nullptr;
+  const int32_t code = aoti_model_swap_weights(model.get(), weights.get(),
+                                               previous == nullptr ? nullptr : &before, &status);
+  if (previous != nullptr) previous->reset(before);
+  return ToStatus(code, status);
+}
+
+inline Status GetWeights(const ModelHandle& model, WeightsHandle* weights) {
+  AotiStatus status;
+  AotiWeights* current = nullptr;
+  const int32_t code = aoti_model_weights(model.get(), &current, &status);
+  weights->reset(current);
   return ToStatus(code, status);
 }
 

@@ -51,6 +51,7 @@ constexpr Result kErrorInvalidContext = 201;
 constexpr Result kErrorNoBinaryForGpu = 209;
 constexpr Result kErrorInvalidHandle = 400;
 constexpr Result kErrorNotFound = 500;
+constexpr Result kErrorNotReady = 600;
 constexpr Result kErrorSystemNotReady = 802;
 constexpr Result kErrorSystemDriverMismatch = 803;
 constexpr Result kErrorCompatNotSupported = 804;
@@ -246,6 +247,7 @@ struct GraphNodeParams {
   F(EventCreate, 2000, (Event * event, unsigned flags))                                          \
   F(EventDestroy, 4000, (Event event))                                                           \
   F(EventRecord, 2000, (Event event, Stream stream))                                             \
+  F(EventQuery, 2000, (Event event))                                                             \
   F(EventSynchronize, 2000, (Event event))                                                       \
   F(EventElapsedTime, 2000, (float* milliseconds, Event start, Event end))                       \
   F(GraphCreate, 10000, (Graph * graph, unsigned flags))                                         \

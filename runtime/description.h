@@ -87,15 +87,15 @@ struct LimitDescription {
   const char* expression;  // of the value
 };
 
-// A tensor of the weights file and where the runtime puts it. Weights that only folding reads go
-// to staging memory, which is freed once the constants are computed.
+// A tensor that a model is loaded with, and which procedures read it. What folding alone reads goes
+// to staging memory, which is freed once the constants are computed; what none reads goes nowhere.
 struct WeightDescription {
   const char* name;  // key in the safetensors file
   DLDataType dtype;
   Table<int64_t> shape;
   uint64_t nbytes;
-  uint64_t offset;  // in weights memory, or in staging memory if folding_only
-  bool folding_only;
+  bool folding;
+  bool main;
 };
 
 // A compiled kernel as the assembler embedded it: a cubin or zero-terminated PTX.
@@ -109,7 +109,9 @@ struct KernelDescription {
   uint32_t num_params;     // including the two scratch pointers Triton appends
 };
 
-// How much memory there is of each kind. Every offset is a multiple of 256.
+// How much memory there is of each kind: of weights that main reads, and of those that folding
+// alone reads (staging), where all come from a file, each rounded up to a multiple of 256. Every
+// offset is such a multiple.
 struct MemoryDescription {
   uint64_t weights;
   uint64_t staging;

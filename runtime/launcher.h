@@ -19,9 +19,10 @@ using DeviceAddress = uint64_t;
 // constant or computed offsets.
 struct Addresses {
   DeviceAddress arena;
-  DeviceAddress weights;
-  DeviceAddress staging;
   DeviceAddress constants;
+  // One a weight, in the order of the target's table: weights may be the caller's, or another
+  // model's, and lie anywhere. Those that the procedure does not read may be 0.
+  const DeviceAddress* weights;
   const DeviceAddress* inputs;
   const DeviceAddress* outputs;
   // Sizes, scalars and what is computed from them; null where a model has none. Generated code

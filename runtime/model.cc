@@ -4,44 +4,11 @@
 #include <utility>
 
 #include "runtime/kernels_directory.h"
+#include "runtime/session.h"
 #include "runtime/shared_kernels.h"
-#include "runtime/stream.h"
-#include "runtime/stream_launcher.h"
 #include "runtime/target.h"
 
 namespace aoti {
-namespace {
-
-// Opens the weights file; leaves `file` null where the options name none.
-Status OpenWeights(const Model::Options& options, std::unique_ptr<SafetensorsFile>* file) {
-  std::unique_ptr<ByteSource> source;
-  std::string label = "weights in memory";
-  if (options.weights_path != nullptr && options.weights_data != nullptr) {
-    return Status(Code::kInvalidArgument,
-                  "both weights_path and weights_data are given; give one of them");
-  }
-  if (options.weights_path != nullptr) {
-    label = options.weights_path;
-    AOTI_RETURN_IF_ERROR(OpenFile(label, &source));
-  } else if (options.weights_data != nullptr) {
-    source = WrapMemory(options.weights_data, options.weights_size);
-  } else {
-    return Status();
-  }
-  return SafetensorsFile::Open(std::move(source), std::move(label), file);
-}
-
-Status CheckWeights(const ModelDescription& description, const TargetDescription& target,
-                    const SafetensorsFile* file) {
-  if (file != nullptr) return file->Check(target.weights);
-  if (target.weights.size == 0) return Status();
-  return Status(Code::kInvalidArgument,
-                std::string("model ") + description.name + " needs " +
-                    std::to_string(target.weights.size) +
-                    " weights: set weights_path or weights_data to a safetensors file");
-}
-
-}  // namespace
 
 uint64_t ModelMemory(const TargetDescription& target) {
   return Align(target.memory.weights) + Align(target.memory.constants);
@@ -54,7 +21,7 @@ uint64_t LoadMemory(const TargetDescription& target) {
 uint64_t SessionMemory(const TargetDescription& target) { return Align(target.memory.main_arena); }
 
 Status Model::Load(const ModelDescription& description, const Options& options,
-                   std::shared_ptr<const Model>* model) {
+                   std::shared_ptr<Model>* model) {
   AOTI_RETURN_IF_ERROR(CheckDescription(description));
   const Driver* driver = nullptr;
   AOTI_RETURN_IF_ERROR(Driver::Get(&driver));
@@ -62,9 +29,8 @@ Status Model::Load(const ModelDescription& description, const Options& options,
   AOTI_RETURN_IF_ERROR(ReadDevice(*driver, options.device, &device));
   const TargetDescription* target = nullptr;
   AOTI_RETURN_IF_ERROR(ChooseTarget(description, device, driver->version(), &target));
-  std::unique_ptr<SafetensorsFile> weights;
-  AOTI_RETURN_IF_ERROR(OpenWeights(options, &weights));
-  AOTI_RETURN_IF_ERROR(CheckWeights(description, *target, weights.get()));
+  WeightLoader loader(description, *target, options.weights);
+  if (!options.defer_weights) AOTI_RETURN_IF_ERROR(loader.Find(device.ordinal));
   KernelReplacements replacements;
   if (options.kernels_directory != nullptr) {
     AOTI_RETURN_IF_ERROR(ReadKernelsDirectory(options.kernels_directory, description.name, *target,
@@ -76,35 +42,70 @@ Status Model::Load(const ModelDescription& description, const Options& options,
   const std::shared_ptr<Model> loaded(new Model(description, *target, context));
   const ScopedContext scope(*context);
   AOTI_RETURN_IF_ERROR(scope.status());
-  AOTI_RETURN_IF_ERROR(loaded->Prepare(weights.get(), replacements));
+  AOTI_RETURN_IF_ERROR(ShareKernels(context, *target, replacements, &loaded->kernels_));
+  if (!options.defer_weights) {
+    std::shared_ptr<const WeightSet> weights;
+    AOTI_RETURN_IF_ERROR(loader.Load(context, *loaded->kernels_, &weights));
+    loaded->SwapWeights(std::move(weights));
+  }
   *model = loaded;
   return Status();
 }
 
-Status Model::Prepare(const SafetensorsFile* weights, const KernelReplacements& replacements) {
-  AOTI_RETURN_IF_ERROR(ShareKernels(context_, target_, replacements, &kernels_));
-  AOTI_RETURN_IF_ERROR(memory_.Allocate(context_, ModelMemory(target_), "weights and constants"));
-  DeviceMemory temporary;  // staging, then the folding procedure's arena
-  AOTI_RETURN_IF_ERROR(temporary.Allocate(context_, LoadMemory(target_), "loading weights"));
-  if (weights != nullptr) {
-    AOTI_RETURN_IF_ERROR(
-        UploadWeights(context_, *weights, target_.weights, memory_.address(), temporary.address()));
-  }
-  Addresses folding = addresses();
-  folding.staging = temporary.address();
-  folding.arena = temporary.address() + Align(target_.memory.staging);
-  Stream stream;  // after `temporary`, so that it is drained before that is freed
-  AOTI_RETURN_IF_ERROR(stream.Create(context_));
-  StreamLauncher launcher(folding, context_->driver(), *kernels_, stream.handle());
-  AOTI_RETURN_IF_ERROR(target_.fold(launcher));
-  return stream.Synchronize("computing constants from the weights");
+Status Model::LoadWeights(const WeightSources& sources, std::shared_ptr<const WeightSet>* weights) {
+  WeightLoader loader(description_, target_, sources);
+  AOTI_RETURN_IF_ERROR(loader.Find(context_->device().ordinal));
+  // Before more memory is needed.
+  ReleaseWeights();
+  const ScopedContext scope(*context_);
+  AOTI_RETURN_IF_ERROR(scope.status());
+  return loader.Load(context_, *kernels_, weights);
 }
 
-Addresses Model::addresses() const {
-  Addresses addresses = {};
-  addresses.weights = memory_.address();
-  addresses.constants = memory_.address() + Align(target_.memory.weights);
-  return addresses;
+std::shared_ptr<const WeightSet> Model::weights() const {
+  const std::lock_guard<std::mutex> lock(weights_mutex_);
+  return weights_;
+}
+
+std::shared_ptr<const WeightSet> Model::SwapWeights(std::shared_ptr<const WeightSet> weights) {
+  const std::lock_guard<std::mutex> lock(weights_mutex_);
+  weights_.swap(weights);
+  weights_id_.store(weights_->id(), std::memory_order_release);
+  return weights;
+}
+
+void Model::AwaitWeights(const WeightSet& weights) {
+  const ScopedContext scope(*context_);
+  if (!scope.ok()) return;
+  while (weights_id() != weights.id()) {
+    std::shared_ptr<const Event> pending;
+    {
+      const std::lock_guard<std::mutex> lock(sessions_mutex_);
+      for (Session* session : sessions_) {
+        pending = session->ReleaseWeights(weights);
+        if (pending != nullptr) break;
+      }
+    }
+    // Without a lock: sessions go on. An error is one of the device, of which runs tell.
+    if (pending == nullptr || !pending->Wait().ok()) return;
+  }
+}
+
+void Model::ReleaseWeights() {
+  const ScopedContext scope(*context_);
+  if (!scope.ok()) return;
+  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  for (Session* session : sessions_) session->ReleaseFinishedWeights(weights_id());
+}
+
+void Model::Add(Session* session) {
+  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  sessions_.insert(session);
+}
+
+void Model::Remove(Session* session) {
+  const std::lock_guard<std::mutex> lock(sessions_mutex_);
+  sessions_.erase(session);
 }
 
 }  // namespace aoti

@@ -175,23 +175,25 @@ Status SafetensorsFile::CheckCoverage(uint64_t data_begin) const {
   return Status();
 }
 
-Status SafetensorsFile::Check(const Table<WeightDescription>& weights) const {
-  for (const WeightDescription& weight : weights) {
-    const std::string expected =
-        TensorText(SafetensorsName(weight.dtype), weight.shape.data, weight.shape.size);
-    const auto found = tensors_.find(weight.name);
-    if (found == tensors_.end()) {
-      return Status(Code::kNotFound,
-                    label_ + ": has no tensor " + weight.name + " (" + expected + ")");
-    }
-    const Tensor& tensor = found->second;
-    const std::string got = TensorText(tensor.dtype, tensor.shape.data(), tensor.shape.size());
-    if (got != expected) {
-      return Status(Code::kInvalidArgument,
-                    label_ + ": tensor " + weight.name + ": expected " + expected + ", got " + got);
-    }
+Status SafetensorsFile::Find(const WeightDescription& weight, const Tensor** tensor) const {
+  const std::string expected = aoti::TensorText(weight);
+  const auto found = tensors_.find(weight.name);
+  if (found == tensors_.end()) {
+    return Status(Code::kNotFound,
+                  label_ + ": has no tensor " + weight.name + " (" + expected + ")");
   }
+  const std::string got =
+      TensorText(found->second.dtype, found->second.shape.data(), found->second.shape.size());
+  if (got != expected) {
+    return Status(Code::kInvalidArgument,
+                  label_ + ": tensor " + weight.name + ": expected " + expected + ", got " + got);
+  }
+  *tensor = &found->second;
   return Status();
+}
+
+std::string TensorText(const WeightDescription& weight) {
+  return TensorText(SafetensorsName(weight.dtype), weight.shape.data, weight.shape.size);
 }
 
 }  // namespace aoti

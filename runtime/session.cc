@@ -1,5 +1,6 @@
 #include "runtime/session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/stream_launcher.h"
@@ -7,7 +8,7 @@
 
 namespace aoti {
 
-Session::Session(std::shared_ptr<const Model> model, const Options& options)
+Session::Session(std::shared_ptr<Model> model, const Options& options)
     : model_(std::move(model)), options_(options) {
   const ModelDescription& description = model_->description();
   arguments_.inputs.resize(description.inputs.size);
@@ -17,10 +18,11 @@ Session::Session(std::shared_ptr<const Model> model, const Options& options)
   }
 }
 
-Status Session::Create(std::shared_ptr<const Model> model, const Options& options,
+Status Session::Create(std::shared_ptr<Model> model, const Options& options,
                        std::unique_ptr<Session>* session) {
   std::unique_ptr<Session> created(new Session(std::move(model), options));
   AOTI_RETURN_IF_ERROR(created->Prepare());
+  created->model_->Add(created.get());
   *session = std::move(created);
   return Status();
 }
@@ -32,13 +34,18 @@ Status Session::Prepare() {
   arena_ = std::make_unique<DeviceMemory>();
   // Where the sizes decide, the first run does.
   if (model_->target().arena == kFixed) AOTI_RETURN_IF_ERROR(Reserve(false));
-  return finished_.Create(context);
+  const auto finished = std::make_shared<Event>();
+  AOTI_RETURN_IF_ERROR(finished->Create(context));
+  finished_ = finished;
+  return Status();
 }
 
 Session::~Session() {
+  model_->Remove(this);
   const ScopedContext scope(*model_->context());
-  // The last run may still use the arena. Its own errors are for whoever waits for its stream.
-  if (scope.ok()) static_cast<void>(finished_.Wait().ok());
+  // The last run may still use the arena and weights. Its own errors are for whoever waits for its
+  // stream.
+  if (scope.ok()) static_cast<void>(finished_->Wait().ok());
 }
 
 Status Session::Run(const DLTensor* const* inputs, size_t num_inputs,
@@ -52,6 +59,7 @@ Status Session::Run(const DLTensor* const* inputs, size_t num_inputs,
     std::atomic<bool>& busy;
     ~Release() { busy.store(false, std::memory_order_release); }
   } release{busy_};
+  const std::lock_guard<std::mutex> lock(mutex_);
   return RunLocked(inputs, num_inputs, outputs, num_outputs, stream);
 }
 
@@ -61,6 +69,7 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
   const Context& context = *model_->context();
   const ScopedContext scope(context);
   AOTI_RETURN_IF_ERROR(scope.status());
+  AOTI_RETURN_IF_ERROR(TakeWeights());
   int capture = cuda::kCaptureStatusNone;
   AOTI_CUDA_RETURN_IF_ERROR(context.driver(), "examining the stream", StreamIsCapturing, stream,
                             &capture);
@@ -68,6 +77,9 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
     // Becomes part of the caller's graph, step by step; its order among other runs is the caller's.
     AOTI_RETURN_IF_ERROR(Reserve(true));
     arena_is_captured_ = true;
+    if (captured_weights_.empty() || captured_weights_.back() != weights_) {
+      captured_weights_.push_back(weights_);
+    }
     return Issue(stream);
   }
   Status status = Enqueue(stream);
@@ -75,6 +87,47 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
   // destroyed next. What this reports would hide the failure that led here.
   if (!status.ok()) context.driver().StreamSynchronize(stream);
   return status;
+}
+
+Status Session::TakeWeights() {
+  // The model's weights may change in any moment; this run is one with those of this moment.
+  if (weights_ != nullptr && weights_->id() == model_->weights_id()) return Status();
+  std::shared_ptr<const WeightSet> weights = model_->weights();
+  if (weights == nullptr) {
+    return Status(Code::kInvalidArgument,
+                  std::string("model ") + model_->description().name +
+                      " has no weights yet: load some and give them to aoti_model_swap_weights");
+  }
+  if (weights_ != nullptr) earlier_weights_.push_back({std::move(weights_), finished_});
+  weights_ = std::move(weights);
+  return Status();
+}
+
+std::shared_ptr<const Event> Session::ReleaseWeights(const WeightSet& weights) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (auto earlier = earlier_weights_.begin(); earlier != earlier_weights_.end();) {
+    if (earlier->weights.get() != &weights) {
+      ++earlier;
+    } else if (!earlier->finished->Reached()) {
+      return earlier->finished;
+    } else {
+      earlier = earlier_weights_.erase(earlier);
+    }
+  }
+  if (weights_.get() != &weights) return nullptr;
+  if (!finished_->Reached()) return finished_;
+  weights_ = nullptr;
+  return nullptr;
+}
+
+void Session::ReleaseFinishedWeights(uint64_t active) {
+  // A run that is being issued takes the new weights, or did so last.
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return;
+  const auto finished = [](const EarlierWeights& earlier) { return earlier.finished->Reached(); };
+  earlier_weights_.erase(std::remove_if(earlier_weights_.begin(), earlier_weights_.end(), finished),
+                         earlier_weights_.end());
+  if (weights_ != nullptr && weights_->id() != active && finished_->Reached()) weights_ = nullptr;
 }
 
 Status Session::Reserve(bool capturing) {
@@ -88,7 +141,7 @@ Status Session::Reserve(bool capturing) {
                       "at these sizes once before");
   }
   // Earlier runs still use the memory there is; so may graphs that the caller has captured.
-  AOTI_RETURN_IF_ERROR(finished_.Wait());
+  AOTI_RETURN_IF_ERROR(finished_->Wait());
   arena_size_ = 0;
   if (arena_is_captured_) {
     captured_arenas_.push_back(std::move(arena_));
@@ -107,10 +160,22 @@ Status Session::Enqueue(cuda::Stream stream) {
     AOTI_RETURN_IF_ERROR(LaunchGraph(stream));
   } else {
     // The arena is free once the run before has finished.
-    AOTI_RETURN_IF_ERROR(finished_.Wait(stream));
+    AOTI_RETURN_IF_ERROR(finished_->Wait(stream));
     AOTI_RETURN_IF_ERROR(Issue(stream));
   }
-  return finished_.Record(stream);
+  return RecordFinished(stream);
+}
+
+Status Session::RecordFinished(cuda::Stream stream) {
+  // Whoever waits for weights to be free waits for runs that have been, and for no later one.
+  if (finished_.use_count() != 1) {
+    const auto fresh = std::make_shared<Event>();
+    AOTI_RETURN_IF_ERROR(fresh->Create(model_->context()));
+    AOTI_RETURN_IF_ERROR(fresh->Record(stream));
+    finished_ = fresh;
+    return Status();
+  }
+  return finished_->Record(stream);
 }
 
 Status Session::ReadArguments(const DLTensor* const* inputs, size_t num_inputs,
@@ -144,7 +209,7 @@ Status Session::LaunchGraph(cuda::Stream stream) {
   CachedGraph* prepared = nullptr;
   AOTI_RETURN_IF_ERROR(PrepareGraph(&prepared));
   // Launches of one graph follow one another anyway.
-  if (last_graph_ != prepared->number) AOTI_RETURN_IF_ERROR(finished_.Wait(stream));
+  if (last_graph_ != prepared->number) AOTI_RETURN_IF_ERROR(finished_->Wait(stream));
   last_graph_ = prepared->number;
   return prepared->graph.Launch(stream);
 }
@@ -166,6 +231,7 @@ Status Session::PrepareGraph(CachedGraph** prepared) {
     graph.key = key;
     graph.arguments = arguments_;
     graph.arena = arena_->address();
+    graph.weights = weights_->id();
     AOTI_RETURN_IF_ERROR(
         graph.graph.Build(model_->context(), model_->kernels(), model_->target().run, addresses()));
     graph.current = true;
@@ -179,18 +245,20 @@ Status Session::PrepareGraph(CachedGraph** prepared) {
   if (found != graphs_.begin()) graphs_.splice(graphs_.begin(), graphs_, found);
   CachedGraph& graph = graphs_.front();
   *prepared = &graph;
-  const bool arena_moved = graph.arena != arena_->address();
-  if (graph.current && !arena_moved && graph.arguments == arguments_) return Status();
-  graph.current = false;  // until the update has succeeded
-  AOTI_RETURN_IF_ERROR(graph.graph.Update(model_->target().run, addresses(), arena_moved));
+  const bool moved = graph.arena != arena_->address() || graph.weights != weights_->id();
+  if (graph.current && !moved && graph.arguments == arguments_) return Status();
+  graph.current = false;         // until the update has succeeded
+  if (moved) graph.weights = 0;  // and until then, which of its nodes hold what is not known
+  AOTI_RETURN_IF_ERROR(graph.graph.Update(model_->target().run, addresses(), moved));
   graph.arguments = arguments_;
   graph.arena = arena_->address();
+  graph.weights = weights_->id();
   graph.current = true;
   return Status();
 }
 
 Addresses Session::addresses() const {
-  Addresses addresses = model_->addresses();
+  Addresses addresses = weights_->addresses();
   addresses.arena = arena_->address();
   addresses.inputs = arguments_.inputs.data();
   addresses.outputs = arguments_.outputs.data();

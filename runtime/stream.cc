@@ -44,6 +44,10 @@ Status Event::Record(cuda::Stream stream) const {
   return Status();
 }
 
+bool Event::Reached() const {
+  return context_ == nullptr || context_->driver().EventQuery(handle_) == cuda::kSuccess;
+}
+
 Status Event::Wait() const {
   if (context_ == nullptr) return Status();
   AOTI_CUDA_RETURN_IF_ERROR(context_->driver(), "waiting for earlier work", EventSynchronize,

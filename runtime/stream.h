@@ -39,6 +39,8 @@ class Event {
   // The context must be current. Without timing.
   Status Create(std::shared_ptr<const Context> context);
   Status Record(cuda::Stream stream) const;
+  // Whether what was recorded has finished; false as well where the driver reports an error.
+  bool Reached() const;
   // Each returns at once if the event was never created or recorded.
   Status Wait() const;
   Status Wait(cuda::Stream stream) const;

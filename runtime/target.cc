@@ -74,18 +74,20 @@ class DescriptionCheck {
 
   Status Target(const TargetDescription& target) const {
     const std::string where = std::string("target ") + target.name + ": ";
+    uint64_t kept = 0;
+    uint64_t staged = 0;
     for (const WeightDescription& weight : target.weights) {
-      const uint64_t available =
-          weight.folding_only ? target.memory.staging : target.memory.weights;
       uint64_t nbytes = 0;
       if (!ContiguousSize(weight.shape.data, weight.shape.size, ItemSize(weight.dtype), &nbytes) ||
           nbytes != weight.nbytes || SafetensorsName(weight.dtype) == nullptr) {
         return Fault(where + "weight " + weight.name + " has a wrong size or dtype");
       }
-      if (weight.offset % kAlignment != 0 || weight.offset > available ||
-          weight.nbytes > available - weight.offset) {
-        return Fault(where + "weight " + weight.name + " lies outside its memory");
-      }
+      if (weight.main || weight.folding) (weight.main ? kept : staged) += Align(nbytes);
+    }
+    if (kept != target.memory.weights || staged != target.memory.staging) {
+      return Fault(where + "the memory of weights is " + std::to_string(target.memory.weights) +
+                   " + " + std::to_string(target.memory.staging) + " bytes, and they need " +
+                   std::to_string(kept) + " + " + std::to_string(staged));
     }
     for (const KernelDescription& kernel : target.kernels) {
       if (kernel.image >= kernel.image_end || kernel.threads == 0 || kernel.cluster == 0) {

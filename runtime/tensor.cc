@@ -21,7 +21,7 @@ enum DTypeCode : uint8_t {
   kFloat8E5m2 = 12,
 };
 
-enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaManaged = 13 };
+enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13 };
 
 struct DTypeName {
   uint8_t code;
@@ -63,7 +63,7 @@ const char* DeviceText(int type) {
       return "host (CPU)";
     case kCuda:
       return "CUDA";
-    case 3:
+    case kCudaHost:
       return "page-locked host";
     case 10:
       return "ROCm";
@@ -89,6 +89,19 @@ class TensorCheck {
     AOTI_RETURN_IF_ERROR(Strides());
     AOTI_RETURN_IF_ERROR(DeviceKind(device));
     return Memory();
+  }
+
+  // Of a weight, which may be on the host as well if it is to be copied.
+  Status Weight(int device, bool in_place, bool on_host) const {
+    AOTI_RETURN_IF_ERROR(DType());
+    AOTI_RETURN_IF_ERROR(Shape());
+    AOTI_RETURN_IF_ERROR(Strides());
+    if (on_host && in_place) {
+      return Fault("it is to be read in place, and is in host memory: let it be copied");
+    }
+    if (!on_host) AOTI_RETURN_IF_ERROR(DeviceKind(device));
+    if (in_place) return Memory();
+    return Empty() || tensor_.data != nullptr ? Status() : Fault("its data is a null pointer");
   }
 
   // Of a scalar, which is a number on the host.
@@ -297,6 +310,7 @@ bool CheckedExtent(const TensorDescription& tensor, uint64_t* nbytes) {
 }
 
 std::string TensorLabel(Side side, size_t index, const TensorDescription& description) {
+  if (side == Side::kWeight) return std::string("weight ") + description.name + ": ";
   return std::string(side == Side::kInput ? "input " : "output ") + std::to_string(index) + " (" +
          description.name + "): ";
 }
@@ -395,6 +409,23 @@ Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress*
     }
   }
   return Status();
+}
+
+Status ReadWeight(const WeightDescription& weight, const DLTensor& tensor, int device,
+                  bool in_place, DeviceAddress* address, bool* on_host) {
+  std::vector<int64_t> strides(weight.shape.size);
+  int64_t step = 1;
+  for (size_t i = strides.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= weight.shape[i];
+  }
+  const TensorDescription expected = {
+      weight.name, weight.dtype, weight.shape, {strides.data(), strides.size()}};
+  const int type = static_cast<int>(tensor.device.device_type);
+  *on_host = type == kCpu || type == kCudaHost;
+  *address = reinterpret_cast<DeviceAddress>(tensor.data) + tensor.byte_offset;
+  return TensorCheck(Side::kWeight, 0, expected, tensor, nullptr)
+      .Weight(device, in_place, *on_host);
 }
 
 }  // namespace aoti

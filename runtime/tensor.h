@@ -44,11 +44,12 @@ uint64_t Extent(const TensorDescription& tensor);
 // The same, false if it does not fit 63 bits.
 bool CheckedExtent(const TensorDescription& tensor, uint64_t* nbytes);
 
-// The caller's tensors of one side of a call, checked against their descriptions or trusted.
-enum class Side { kInput, kOutput };
+// The caller's tensors of one side of a call, checked against their descriptions or trusted; and
+// tensors given for weights.
+enum class Side { kInput, kOutput, kWeight };
 enum class Check { kFull, kTrust };
 
-// "input 0 (x): ", with which each message begins.
+// "input 0 (x): ", or "weight fc.bias: ", with which each message begins.
 std::string TensorLabel(Side side, size_t index, const TensorDescription& description);
 
 // Fails unless there are as many tensors as are described, none of them null.
@@ -80,6 +81,12 @@ Status ReadTensors(Side side, const Table<TensorDescription>& descriptions,
 // Fails if an output, or an input that the model writes to, shares memory with anything else.
 Status CheckOverlap(const Table<TensorDescription>& inputs, const DeviceAddress* input_addresses,
                     const Table<TensorDescription>& outputs, const DeviceAddress* output_addresses);
+
+// Fails unless a tensor has the dtype and shape of a weight, is contiguous and row-major, and lies
+// in the host's memory or the device's; or, where it is to be read in place, in the device's and
+// aligned as kernels rely on it. Stores its first element's address and whose memory it is.
+Status ReadWeight(const WeightDescription& weight, const DLTensor& tensor, int device,
+                  bool in_place, DeviceAddress* address, bool* on_host);
 
 }  // namespace aoti
 

@@ -24,13 +24,16 @@ class Uploader {
     return stream_.Create(context);
   }
 
-  Status Copy(const SafetensorsFile& file, uint64_t offset, uint64_t nbytes, DeviceAddress to) {
+  Status Copy(const Transfer& transfer) {
+    uint64_t offset = transfer.offset;
+    uint64_t nbytes = transfer.nbytes;
+    DeviceAddress to = transfer.to;
     while (nbytes != 0) {
       const uint64_t size = std::min(nbytes, chunk_);
       Buffer& buffer = buffers_[next_];
       next_ = 1 - next_;
       AOTI_RETURN_IF_ERROR(buffer.sent.Wait());
-      AOTI_RETURN_IF_ERROR(file.Read(offset, size, buffer.memory.data()));
+      AOTI_RETURN_IF_ERROR(transfer.source->Read(offset, size, buffer.memory.data()));
       AOTI_CUDA_RETURN_IF_ERROR(context_->driver(), "copying weights to the device",
                                 MemcpyHtoDAsync, to, buffer.memory.data(), size, stream_.handle());
       AOTI_RETURN_IF_ERROR(buffer.sent.Record(stream_.handle()));
@@ -58,32 +61,14 @@ class Uploader {
 
 }  // namespace
 
-Status UploadWeights(const std::shared_ptr<const Context>& context, const SafetensorsFile& file,
-                     const Table<WeightDescription>& weights, DeviceAddress weights_memory,
-                     DeviceAddress staging_memory) {
-  struct Transfer {
-    uint64_t offset;
-    uint64_t nbytes;
-    DeviceAddress to;
-  };
-  std::vector<Transfer> transfers;
+Status Upload(const std::shared_ptr<const Context>& context,
+              const std::vector<Transfer>& transfers) {
   uint64_t largest = 0;
-  for (const WeightDescription& weight : weights) {
-    if (weight.nbytes == 0) continue;
-    const SafetensorsFile::Tensor& tensor = file.tensors().at(weight.name);
-    const DeviceAddress memory = weight.folding_only ? staging_memory : weights_memory;
-    transfers.push_back({tensor.offset, tensor.nbytes, memory + weight.offset});
-    largest = std::max(largest, tensor.nbytes);
-  }
-  if (transfers.empty()) return Status();
-  // In the order of the file, which is the fastest to read.
-  std::sort(transfers.begin(), transfers.end(),
-            [](const Transfer& a, const Transfer& b) { return a.offset < b.offset; });
+  for (const Transfer& transfer : transfers) largest = std::max(largest, transfer.nbytes);
+  if (largest == 0) return Status();
   Uploader uploader;
   AOTI_RETURN_IF_ERROR(uploader.Create(context, largest));
-  for (const Transfer& transfer : transfers) {
-    AOTI_RETURN_IF_ERROR(uploader.Copy(file, transfer.offset, transfer.nbytes, transfer.to));
-  }
+  for (const Transfer& transfer : transfers) AOTI_RETURN_IF_ERROR(uploader.Copy(transfer));
   return uploader.Finish();
 }
 

@@ -54,11 +54,12 @@ class SafetensorsFile {
 
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
   const std::string& label() const { return label_; }
+  const ByteSource& source() const { return *source_; }
   Status Read(uint64_t offset, uint64_t nbytes, void* destination) const;
 
-  // Fails unless the file holds each of `weights` with the described dtype and shape. Other tensors
-  // may be there too.
-  Status Check(const Table<WeightDescription>& weights) const;
+  // Fails unless the file holds the weight with the described dtype and shape. Other tensors may be
+  // there too.
+  Status Find(const WeightDescription& weight, const Tensor** tensor) const;
 
  private:
   Status ReadHeader();
@@ -71,11 +72,20 @@ class SafetensorsFile {
   std::map<std::string, Tensor> tensors_;
 };
 
-// Copies `weights` to `weights_memory` and `staging_memory`, each at its offset, and waits until
-// they are there. `file` has passed Check(weights). The context must be current.
-Status UploadWeights(const std::shared_ptr<const Context>& context, const SafetensorsFile& file,
-                     const Table<WeightDescription>& weights, DeviceAddress weights_memory,
-                     DeviceAddress staging_memory);
+// "F32[4]", as messages describe a weight.
+std::string TensorText(const WeightDescription& weight);
+
+// Bytes on their way to the device.
+struct Transfer {
+  const ByteSource* source;
+  uint64_t offset;  // in the source
+  uint64_t nbytes;
+  DeviceAddress to;
+};
+
+// Copies, in this order, and waits until all is there. The context must be current.
+Status Upload(const std::shared_ptr<const Context>& context,
+              const std::vector<Transfer>& transfers);
 
 }  // namespace aoti
 

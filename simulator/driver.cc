@@ -869,6 +869,16 @@ Result EventRecord(Event event, Stream handle) {
   return kSuccess;
 }
 
+// A stream executes as late as its waits allow, so an event nobody waits for is not reached.
+Result EventQuery(Event event) {
+  SIMULATOR_CALL("cuEventQuery");
+  if (!Live(machine.events, event)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuEventQuery: not an event");
+  }
+  if (event->context->sticky != 0) return event->context->sticky;
+  return machine.Reached(event->position) ? kSuccess : kErrorNotReady;
+}
+
 Result EventSynchronize(Event event) {
   SIMULATOR_RELEASING_CALL("cuEventSynchronize");
   if (!Live(machine.events, event)) {

@@ -205,6 +205,11 @@ void Machine::Drain(Position position) {
   }
 }
 
+bool Machine::Reached(Position position) const {
+  return position.stream == nullptr || streams.count(position.stream) == 0 ||
+         position.stream->executed >= position.sequence;
+}
+
 void Machine::Execute(const BoundLaunch& launch) {
   if (launch.context->sticky != 0) return;
   if (!IsLoaded(launch.function)) {

@@ -179,6 +179,8 @@ class Machine {
   Position Enqueue(CUstream_st* stream, std::function<void()> work);
   // Executes the work before the position.
   void Drain(Position position);
+  // Whether that work has been executed.
+  bool Reached(Position position) const;
   void Drain(CUstream_st* stream) { Drain({stream, stream->enqueued}); }
 
   void Execute(const BoundLaunch& launch);

@@ -90,7 +90,7 @@ class ModelOptions(ctypes.Structure):
         ("weights_size", ctypes.c_uint64),
         ("context", ctypes.c_void_p),
         ("device", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
     ]
 
 

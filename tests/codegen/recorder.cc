@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "model.h"
 #include "runtime/description.h"
@@ -21,12 +22,19 @@ using aoti::DeviceAddress;
 const DeviceAddress kInputs[] = {0x1000000, 0x1100000};
 const DeviceAddress kOutputs[] = {0x2000000, 0x2100000, 0x2200000};
 
-aoti::Addresses FoldingAddresses() {
-  return {0x30000000, 0x40000000, 0x50000000, 0x60000000, nullptr, nullptr, nullptr};
+// Each weight lies anywhere.
+std::vector<DeviceAddress> Weights(const aoti::TargetDescription& target) {
+  std::vector<DeviceAddress> addresses(target.weights.size);
+  for (size_t i = 0; i < addresses.size(); ++i) addresses[i] = 0x40000000 + 0x10000 * i;
+  return addresses;
 }
 
-aoti::Addresses MainAddresses() {
-  return {0x70000000, 0x40000000, 0, 0x60000000, kInputs, kOutputs, nullptr};
+aoti::Addresses FoldingAddresses(const std::vector<DeviceAddress>& weights) {
+  return {0x30000000, 0x60000000, weights.data(), nullptr, nullptr, nullptr};
+}
+
+aoti::Addresses MainAddresses(const std::vector<DeviceAddress>& weights) {
+  return {0x70000000, 0x60000000, weights.data(), kInputs, kOutputs, nullptr};
 }
 
 const char* Spell(aoti::Pointers pointers) {
@@ -142,9 +150,8 @@ void Print(const aoti::TargetDescription& target) {
               memory.weights, memory.staging, memory.constants, memory.folding_arena,
               memory.main_arena);
   for (const aoti::WeightDescription& weight : target.weights) {
-    std::printf("weight %s %d/%d nbytes=%" PRIu64 " offset=%" PRIu64 " folding_only=%d",
-                weight.name, weight.dtype.code, weight.dtype.bits, weight.nbytes, weight.offset,
-                weight.folding_only);
+    std::printf("weight %s %d/%d nbytes=%" PRIu64 " folding=%d main=%d", weight.name,
+                weight.dtype.code, weight.dtype.bits, weight.nbytes, weight.folding, weight.main);
     Print("shape", weight.shape);
     std::printf("\n");
   }
@@ -168,15 +175,16 @@ int main(int argc, char** argv) {
   Print("output", model.outputs);
   for (const aoti::TargetDescription& target : model.targets) {
     Print(target);
-    Recorder folding(FoldingAddresses(), target, 0, argc, argv);
+    const std::vector<DeviceAddress> weights = Weights(target);
+    Recorder folding(FoldingAddresses(weights), target, 0, argc, argv);
     std::printf("folding\n");
     if (!target.fold(folding).ok()) return 1;
-    Recorder main(MainAddresses(), target, 0, argc, argv);
+    Recorder main(MainAddresses(weights), target, 0, argc, argv);
     std::printf("main\n");
     if (!target.run(main).ok()) return 1;
     // A failing launch ends the procedure and its status comes back.
     std::printf("failing\n");
-    Recorder failing(MainAddresses(), target, 1, argc, argv);
+    Recorder failing(MainAddresses(weights), target, 1, argc, argv);
     const aoti::Status status = target.run(failing);
     std::printf("status %d %s\n", static_cast<int>(status.code()), status.message());
   }

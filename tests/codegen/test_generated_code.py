@@ -117,14 +117,14 @@ def test_elementwise(tmp_path: Path) -> None:
 
 
 def test_conv_chain(tmp_path: Path) -> None:
-    """Folding reads staging and writes constants; ``main`` reads weights and constants; the last
-    temporary takes the place of the first."""
+    """Folding reads weights and writes constants; ``main`` reads both; the last temporary takes the
+    place of the first."""
     sections = record("conv_chain", tmp_path)
     add, conv, fold, linear = (kernel.name for kernel in samples.conv_chain().kernels)
     assert sections["sm_90 folding"] == [
-        ["launch", fold, "16x1x1", "owned", "8:0x50000200", "8:0x50000100", "8:0x50000000"]
+        ["launch", fold, "16x1x1", "owned", "8:0x40020000", "8:0x40010000", "8:0x40000000"]
         + ["8:0x60000000", "8:0x60001200", "8:0x0", "8:0x0"],
-        ["launch", fold, "16x1x1", "owned", "8:0x50001600", "8:0x50001500", "8:0x50001400"]
+        ["launch", fold, "16x1x1", "owned", "8:0x40050000", "8:0x40040000", "8:0x40030000"]
         + ["8:0x60001300", "8:0x60002500", "8:0x0", "8:0x0"],
     ]
     scale = f"4:0x{struct.unpack('<I', struct.pack('<f', 0.1))[0]:x}"
@@ -136,17 +136,17 @@ def test_conv_chain(tmp_path: Path) -> None:
         ["launch", add, "1x1x1", "owned", "8:0x70006200", "8:0x70000000", "4:0x3100"]
         + ["8:0x0", "8:0x0"],
         ["copy", "0x70000000", "0x70006240", "512", "owned"],
-        ["launch", linear, "1x1x1", "caller", "8:0x70000000", "8:0x40000100", "8:0x40000000"]
+        ["launch", linear, "1x1x1", "caller", "8:0x70000000", "8:0x40070000", "8:0x40060000"]
         + ["8:0x2000000", scale, "8:0x10000000000", "8:0x0", "8:0x0"],
     ]
     assert sections["sm_90 main"] == main
     assert sections["compute_90 main"] == main
     tables = sections["compute_90 tables"]
     assert tables[0] == ["target", "compute_90", "9.0", "ptx=1", "driver=12000"]
-    assert tables[1] == ["memory", "768", "10496", "9728", "0", "50176"]
+    assert tables[1] == ["memory", "768", "10240", "9728", "0", "50176"]
     assert [row for row in tables if row[0] == "weight"][2] == [
-        *["weight", "layers.0.conv.weight", "2/16", "nbytes=4608", "offset=512"],
-        *["folding_only=1", "shape=16,16,3,3,"],
+        *["weight", "layers.0.conv.weight", "2/16", "nbytes=4608"],
+        *["folding=1", "main=0", "shape=16,16,3,3,"],
     ]
     images = [row for row in tables if row[0] == "kernel"]
     assert [row[1] for row in images] == [add, conv, fold, linear]
@@ -162,7 +162,7 @@ def test_copies(tmp_path: Path) -> None:
         ["output", "aB", "2/32/1", "shape=", "strides="],
         ["output", "none", "0/64/1", "shape=0,3,", "strides=3,1,"],
     ]
-    assert sections["sm_80 folding"] == [["copy", "0x60000000", "0x50000000", "16", "owned"]]
+    assert sections["sm_80 folding"] == [["copy", "0x60000000", "0x40000000", "16", "owned"]]
     assert sections["sm_80 main"] == sections["sm_90 main"]
     assert sections["sm_90 main"] == [
         ["fill", "0x70000000", "0", "16", "owned"],

@@ -43,7 +43,7 @@ int main(void) {
     ASSERT_IS(offsetof(AotiSessionOptions, max_graphs), 16);
   }
   {
-    ASSERT_IS(sizeof(AotiDescriptionInfo), 40);
+    ASSERT_IS(sizeof(AotiDescriptionInfo), 48);
   }
   {
     ASSERT_IS(sizeof(AotiTargetInfo), 48);
@@ -52,7 +52,7 @@ int main(void) {
     ASSERT_IS(offsetof(AotiTargetInfo, num_kernels), 16);
   }
   {
-    ASSERT_IS(sizeof(AotiModelOptions), 48);
+    ASSERT_IS(sizeof(AotiModelOptions), 64);
   }
   {
     ASSERT_IS(offsetof(AotiModelOptions, weights_path), 8);
@@ -62,6 +62,21 @@ int main(void) {
   }
   {
     ASSERT_IS(offsetof(AotiModelOptions, device), 40);
+  }
+  {
+    ASSERT_IS(offsetof(AotiModelOptions, weights), 56);
+  }
+  {
+    ASSERT_IS(sizeof(AotiNamedTensor), 24);
+  }
+  {
+    ASSERT_IS(sizeof(AotiWeightsOptions), 80);
+  }
+  {
+    ASSERT_IS(sizeof(AotiWeightsInfo), 24);
+  }
+  {
+    ASSERT_IS(sizeof(AotiWeightInfo), 32);
   }
   {
     ASSERT_IS(sizeof(AotiSessionOptions), 24);

@@ -17,6 +17,7 @@
 #include "runtime/aoti.h"
 #include "runtime/cpp.h"
 #include "runtime/description.h"
+#include "tests/runtime/runtime_fixture.h"
 #include "tests/runtime/simulator.h"
 #include "tests/runtime/toy_arguments.h"
 #include "tests/runtime/toy_model.h"
@@ -26,106 +27,15 @@ namespace {
 
 using testing::Arguments;
 using testing::CurrentContext;
-using testing::FloatTensor;
 using testing::GetDriver;
 using testing::GetSimulator;
 using testing::kBias;
 using testing::kScale;
+using testing::RuntimeTest;
+using testing::Stream;
 using testing::ToyModel;
 using testing::ToyWeights;
 using Floats = std::vector<float>;
-
-class RuntimeTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    GetSimulator().reset();
-    GetSimulator().set_executor(testing::RunToyKernel, nullptr);
-    weights_ = ToyWeights(kScale, kBias);
-    before_ = GetSimulator().live();
-  }
-
-  void TearDown() override {
-    EXPECT_STREQ(GetSimulator().misuse(), "");
-    ExpectNothingNewLives();
-  }
-
-  void ExpectNothingNewLives() {
-    const SimulatorLive live = GetSimulator().live();
-    EXPECT_EQ(live.contexts, before_.contexts);
-    EXPECT_EQ(live.modules, before_.modules);
-    EXPECT_EQ(live.device_allocations, before_.device_allocations);
-    EXPECT_EQ(live.host_allocations, before_.host_allocations);
-    EXPECT_EQ(live.streams, before_.streams);
-    EXPECT_EQ(live.events, before_.events);
-    EXPECT_EQ(live.graphs, before_.graphs);
-    EXPECT_EQ(live.graph_execs, before_.graph_execs);
-  }
-
-  AotiModelOptions Options() const {
-    AotiModelOptions options = {};
-    options.struct_size = sizeof options;
-    options.weights_data = weights_.data();
-    options.weights_size = weights_.size();
-    return options;
-  }
-
-  ModelHandle Load(const AotiDescription& description, const AotiModelOptions& options) {
-    AotiModel* model = nullptr;
-    const int32_t code = aoti_model_load(&description, &options, &model, &status_);
-    EXPECT_EQ(code, status_.code);
-    EXPECT_EQ(code == AOTI_OK, model != nullptr);
-    return ModelHandle(model);
-  }
-
-  ModelHandle LoadToy() {
-    ModelHandle model = Load(ToyModel(), Options());
-    EXPECT_EQ(status_.code, AOTI_OK) << status_.message;
-    return model;
-  }
-
-  SessionHandle Create(AotiModel* model, uint64_t flags = 0) {
-    AotiSessionOptions options = {sizeof options, flags, 0};
-    AotiSession* session = nullptr;
-    aoti_session_create(model, &options, &session, &status_);
-    EXPECT_EQ(status_.code == AOTI_OK, session != nullptr) << status_.message;
-    return SessionHandle(session);
-  }
-
-  int32_t Run(AotiSession* session, const Arguments& arguments, cuda::Stream stream = nullptr) {
-    return aoti_session_run(session, arguments.inputs, 2, arguments.outputs, 3, stream, &status_);
-  }
-
-  static void Synchronize(cuda::Stream stream = nullptr) {
-    ASSERT_EQ(GetDriver().StreamSynchronize(stream), cuda::kSuccess);
-  }
-
-  // Only a failure to release something, or to wait before that, may pass without notice.
-  static void MayFailSilently(const std::string& function) {
-    const std::set<std::string> releasing = {
-        "cuCtxPopCurrent",    "cuCtxPushCurrent",   "cuDevicePrimaryCtxRelease",
-        "cuEventDestroy",     "cuEventSynchronize", "cuGraphDestroy",
-        "cuGraphExecDestroy", "cuMemFree",          "cuMemFreeHost",
-        "cuModuleUnload",     "cuStreamDestroy",    "cuStreamSynchronize"};
-    EXPECT_EQ(releasing.count(function), 1u) << function;
-  }
-
-  std::string weights_;
-  AotiStatus status_ = {};
-  SimulatorLive before_ = {};
-};
-
-class Stream {
- public:
-  Stream() { EXPECT_EQ(GetDriver().StreamCreate(&handle_, cuda::kStreamNonBlocking), 0); }
-  ~Stream() { EXPECT_EQ(GetDriver().StreamDestroy(handle_), 0); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-
-  cuda::Stream handle() const { return handle_; }
-
- private:
-  cuda::Stream handle_ = nullptr;
-};
 
 // Both ways to run.
 class RuntimeModeTest : public RuntimeTest, public ::testing::WithParamInterface<uint64_t> {};
@@ -351,17 +261,18 @@ TEST_F(RuntimeTest, ReadsWeightsLargerThanAChunkFromAFile) {
   // 20 MiB: more than two transfers' worth, so that both page-locked buffers are used again.
   const int64_t shape[] = {5 << 20};
   const uint64_t nbytes = uint64_t{20} << 20;
-  const WeightDescription weight = {"big", {kDLFloat, 32, 1}, {shape, 1}, nbytes, 256, false};
+  const WeightDescription weight = {"big", {kDLFloat, 32, 1}, {shape, 1}, nbytes, false, true};
   AotiDescription description = ToyModel();
   TargetDescription target = description.model.targets[3];
   target.weights = {&weight, 1};
-  target.memory.weights = nbytes + 256;
+  target.memory.weights = nbytes;
+  target.memory.staging = 0;
   static DeviceAddress where;
   static uint64_t expected;
   where = 0;
   expected = nbytes;
   target.fold = [](Launcher& launcher) {
-    where = launcher.at().weights + 256;
+    where = launcher.at().weights[0];
     return Status();
   };
   description.model.targets = {&target, 1};
@@ -389,7 +300,7 @@ TEST_F(RuntimeTest, FreesStagingMemoryOnceTheModelIsLoaded) {
   ASSERT_EQ(aoti_model_target(model.get(), &info, &status_), AOTI_OK);
   EXPECT_STREQ(info.name, "sm_90");
   EXPECT_EQ(info.model_memory, 512u);
-  EXPECT_EQ(info.load_memory, 768u);
+  EXPECT_EQ(info.load_memory, 512u);
   EXPECT_EQ(info.session_memory, 512u);
   EXPECT_EQ(live.device_bytes - before_.device_bytes, info.model_memory);
   const SessionHandle session = Create(model.get());
@@ -582,8 +493,8 @@ TEST_F(RuntimeTest, RefusesUnusableArguments) {
   options.struct_size = 8;
   const std::string size = std::to_string(sizeof options);
   expect(("AotiModelOptions.struct_size is 8, expected sizeof(AotiModelOptions), " + size).c_str());
-  options.reserved = 1;
-  expect("AotiModelOptions.reserved is not zero");
+  options.flags = 2;
+  expect("AotiModelOptions.flags has an unknown bit set");
   options.device = 5;
   expect("device 5 does not exist: the devices are 0 to 0");
   options.device = -1;
@@ -591,7 +502,7 @@ TEST_F(RuntimeTest, RefusesUnusableArguments) {
   options.weights_path = "also";
   expect("both weights_path and weights_data are given; give one of them");
   options.weights_data = nullptr;
-  expect("model toy needs 2 weights: set weights_path or weights_data to a safetensors file");
+  expect("model toy needs 2 weights: name a safetensors file, or give them as tensors");
 
   struct {
     AotiModelOptions known;

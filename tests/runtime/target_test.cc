@@ -124,10 +124,9 @@ TEST(CheckDescription, RefusesContradictions) {
     expect(t, what);
   };
   WeightDescription weight = weights[0];
-  weight.offset = 512;
-  with_weight(weight, "target sm_90: weight bias lies outside its memory");
-  weight.offset = 8;
-  with_weight(weight, "target sm_90: weight bias lies outside its memory");
+  weight.main = false;
+  with_weight(weight,
+              "target sm_90: the memory of weights is 256 + 256 bytes, and they need 0 + 0");
   weight = weights[0];
   weight.nbytes = 20;
   with_weight(weight, "target sm_90: weight bias has a wrong size or dtype");

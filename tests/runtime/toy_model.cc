@@ -26,9 +26,11 @@ constexpr TensorDescription kOutputs[] = {
     {"sevens", kFloat32, {kVector, 1}, {kUnit, 1}},
 };
 constexpr WeightDescription kWeights[] = {
-    {"bias", kFloat32, {kVector, 1}, 16, 0, false},
-    {"scale", kFloat32, {kVector, 1}, 16, 256, true},
+    {"bias", kFloat32, {kVector, 1}, 16, false, true},
+    {"scale", kFloat32, {kVector, 1}, 16, true, false},
 };
+
+enum WeightIndex : size_t { kBias, kScale };
 
 enum KernelIndex : uint32_t { kDouble, kMultiply, kAdd };
 
@@ -58,7 +60,7 @@ DeviceAddress scratch = 0;
 Status Fold(Launcher& launcher) {
   const Addresses& at = launcher.at();
   // By way of the arena, so that a wrong arena shows.
-  AOTI_RETURN_IF_ERROR(launcher.Copy(at.arena, at.staging + 256, 16, Pointers::kOwned));
+  AOTI_RETURN_IF_ERROR(launcher.Copy(at.arena, at.weights[kScale], 16, Pointers::kOwned));
   DeviceAddress out = at.constants;
   DeviceAddress in = at.arena;
   int32_t n = 4;
@@ -85,7 +87,7 @@ Status RunMain(Launcher& launcher) {
   {
     DeviceAddress out = at.outputs[0];
     DeviceAddress a = at.arena;
-    DeviceAddress bias = at.weights;
+    DeviceAddress bias = at.weights[kBias];
     int32_t n = 8;
     void* params[] = {&out, &a, &bias, &n, &scratch, &scratch};
     AOTI_RETURN_IF_ERROR(launcher.Launch(kAdd, {3, 1, 1}, params, Pointers::kCaller));
@@ -94,7 +96,7 @@ Status RunMain(Launcher& launcher) {
   return launcher.Fill(at.outputs[2], 7, 16, Pointers::kCaller);
 }
 
-constexpr MemoryDescription kMemory = {256, 512, 256, 256, 512};
+constexpr MemoryDescription kMemory = {256, 256, 256, 256, 512};
 
 constexpr TargetDescription kTargets[] = {
     {"compute_80", 8, 0, true, 12000, kMemory, {kWeights, 2}, {kKernelsPtx80, 3}, Fold, RunMain},

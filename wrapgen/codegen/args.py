@@ -28,7 +28,6 @@ from wrapgen.program import (
 )
 
 WEIGHTS: Final = "weights"
-STAGING: Final = "staging"
 CONSTANTS: Final = "constants"
 ARENAS: Final = {"folding": "folding_arena", "main": "main_arena"}
 
@@ -44,17 +43,15 @@ class Offset:
 
 
 class Blocks:
-    """C++ names and offsets of all memory a program addresses.
+    """C++ names, offsets and indices of all memory a program addresses.
 
-    Offsets are grouped in namespaces called ``weights``, ``staging``, ``constants``,
-    ``folding_arena`` and ``main_arena``.
+    Offsets are grouped in namespaces called ``constants``, ``folding_arena`` and ``main_arena``.
+    Weights, which may lie anywhere, have indices in a namespace called ``weights``.
     """
 
     def __init__(self, program: Program, plan: MemoryPlan, values: Values) -> None:
         self._values = values
         self._offsets: dict[str, dict[str, Offset]] = {
-            WEIGHTS: _named(plan.weights.offsets, {}),
-            STAGING: _named(plan.staging.offsets, {}),
             CONSTANTS: _named(plan.constants.offsets, _origins(program)),
             ARENAS["folding"]: _named(plan.folding_arena.offsets, _uses(program.folding, {})),
             ARENAS["main"]: _named(plan.main_arena.offsets, _uses(program.main, values.ranges)),
@@ -68,11 +65,20 @@ class Blocks:
             notes = _uses(program.main, values.ranges)  # in order of the first mention
             self._offsets[ARENAS["main"]] = _named({name: slots[name] for name in notes}, notes)
         self._indices = interface.index_names(program)
+        namer = Namer()
+        self._weights = {
+            weight.name: namer.name(weight.name, "k" + (pascal(weight.name) or "Unnamed"))
+            for weight in program.weights
+        }
         self._used: set[tuple[str, str]] = set()
 
     def index(self, space: str, name: str) -> str:
         """Name of the index of an input or output."""
         return self._indices[space, name]
+
+    def weights(self) -> list[tuple[str, str]]:
+        """The names of the weights' indices, in the order of the program, and of the weights."""
+        return [(constant, name) for name, constant in self._weights.items()]
 
     def offset(self, space: str, name: str) -> str:
         """The named offset of a block in one of the namespaces."""
@@ -93,8 +99,7 @@ class Blocks:
             case "input" | "output":
                 base = f"at.{ref.space}s[{self.index(ref.space, ref.name)}]"
             case "weight":
-                space = WEIGHTS if ref.name in self._offsets[WEIGHTS] else STAGING
-                base = f"at.{space} + {self.offset(space, ref.name)}"
+                base = f"at.weights[{WEIGHTS}::{self._weights[ref.name]}]"
             case "constant":
                 base = f"at.constants + {self.offset(CONSTANTS, ref.name)}"
             case "arena":

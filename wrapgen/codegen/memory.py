@@ -74,14 +74,15 @@ class Slot:
 class MemoryPlan:
     """All memory of a program on a device but the caller's.
 
-    A weight is in ``weights``, which lives as long as the model, if ``main`` reads it, else in
-    ``staging``, which is freed when folding is done. If sizes of temporaries of ``main`` depend on
-    the inputs they are in ``main_slots``, one slot behind the other, and ``main_arena`` has no
-    offsets and the greatest size that can be needed.
+    Where weights lie is known when they are loaded. ``weights`` are the bytes of those that
+    ``main`` reads, each rounded up, if none is the caller's; ``staging`` those of what folding
+    alone reads, which is freed when that is done. If sizes of temporaries of ``main`` depend on the
+    inputs they are in ``main_slots``, one slot behind the other, and ``main_arena`` has no offsets
+    and the greatest size that can be needed.
     """
 
-    weights: Plan
-    staging: Plan
+    weights: int
+    staging: int
     constants: Plan
     folding_arena: Plan
     main_arena: Plan
@@ -211,10 +212,10 @@ def lifetimes(procedure: Procedure, ranges: Ranges | None = None) -> list[Lifeti
     return [Lifetime(name, nbytes[name], *uses.lifetime(name)) for name in uses.by_name]
 
 
-def read_by_main(program: Program) -> frozenset[str]:
-    """Names of the weights that ``main`` reads."""
+def weights_of(procedure: Procedure) -> frozenset[str]:
+    """Names of the weights that a procedure reads."""
     return frozenset(
-        ref.name for step in walk(program.main.steps) for ref in refs(step) if ref.space == "weight"
+        ref.name for step in walk(procedure.steps) for ref in refs(step) if ref.space == "weight"
     )
 
 
@@ -259,12 +260,12 @@ def _covers(large: Dim, small: Dim, ranges: Ranges) -> bool:
 
 def plan(program: Program) -> MemoryPlan:
     """Plans the memory of a program."""
-    kept = read_by_main(program)
+    kept = weights_of(program.main)
+    staged = weights_of(program.folding) - kept
     ranges = {s.name: Bounds(s.minimum, s.maximum) for s in program.symbols}
 
-    def weights(kept_ones: bool) -> Plan:
-        members = [w for w in program.weights if (w.name in kept) == kept_ones]
-        return pack((weight.name, weight_nbytes(weight)) for weight in members)
+    def nbytes(names: frozenset[str]) -> int:
+        return sum(align(weight_nbytes(w)) for w in program.weights if w.name in names)
 
     if all(expr.parse(buffer.nbytes).is_Integer for buffer in program.main.buffers):
         main_slots: tuple[Slot, ...] = ()
@@ -276,8 +277,8 @@ def plan(program: Program) -> MemoryPlan:
         main_arena = Plan({}, min(sum(map(align, sizes)), expression.INT64_MAX))
 
     return MemoryPlan(
-        weights=weights(True),
-        staging=weights(False),
+        weights=nbytes(kept),
+        staging=nbytes(staged),
         constants=pack((b.name, expression.evaluate(b.nbytes)) for b in program.constants),
         folding_arena=share(lifetimes(program.folding)),
         main_arena=main_arena,

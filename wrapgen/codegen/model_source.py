@@ -9,10 +9,10 @@ from typing import Final
 from wrapgen import expression, set_condition
 from wrapgen.codegen import dtype as cpp_dtype
 from wrapgen.codegen import expr, grid, includes, interface, launch, text
-from wrapgen.codegen.args import STAGING, WEIGHTS, Blocks
+from wrapgen.codegen.args import WEIGHTS, Blocks
 from wrapgen.codegen.interface import table
 from wrapgen.codegen.kernels import Image
-from wrapgen.codegen.memory import ALIGNMENT, MemoryPlan
+from wrapgen.codegen.memory import ALIGNMENT, MemoryPlan, weights_of
 from wrapgen.codegen.values import ARENA, COUNT, SIZES, VALUES, Values
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import (
@@ -263,7 +263,7 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
     blocks = Blocks(program, model.plan, values)
     used = launched(program)
     kernels = launch.Kernels(used)
-    weights = _weights(model, blocks)
+    weights = _weights(program)
     scope = launch.Scope(blocks, kernels, values, passed)
     procedures = [
         *launch.procedure_functions("folding", program.folding, scope),
@@ -273,6 +273,11 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
     lines = [f"// Lowered for {program.target}.", f"namespace {program.target} {{", ""]
     if program.symbols:
         lines += _plan(model, values)
+    if program.weights:
+        rows = [(f"{constant},", weight) for constant, weight in blocks.weights()]
+        lines += ["// The weights by their index in kWeights.", f"namespace {WEIGHTS} {{"]
+        lines += ["enum : size_t {", *text.with_comments(2, rows), "};"]
+        lines += [f"}}  // namespace {WEIGHTS}", ""]
     if blocks.namespaces():
         lines += [
             "// Where things begin: offsets, in bytes, into the memory the namespace names.",
@@ -315,22 +320,22 @@ def _offset_type(value: int | str) -> str:
     return "uint64_t" if isinstance(value, int) else "int32_t"
 
 
-def _weights(model: Lowered, blocks: Blocks) -> list[str]:
-    if not model.program.weights:
+def _weights(program: Program) -> list[str]:
+    if not program.weights:
         return []
+    folding, main = weights_of(program.folding), weights_of(program.main)
     lines = [
-        "// Name, dtype, shape, bytes, offset, whether only folding reads it.",
+        "// Name, dtype, shape, bytes, whether folding and whether main reads it.",
         "constexpr aoti::WeightDescription kWeights[] = {",
     ]
-    for weight in model.program.weights:
-        kept = weight.name in model.plan.weights.offsets
+    for weight in program.weights:
         cells = [
             text.string(weight.name),
             cpp_dtype.constant(weight.dtype),
             interface.dims_table(weight.shape),
             str(weight_nbytes(weight)),
-            blocks.offset(WEIGHTS if kept else STAGING, weight.name),
-            "false" if kept else "true",
+            "true" if weight.name in folding else "false",
+            "true" if weight.name in main else "false",
         ]
         lines += text.braced(4, cells)
     return [*lines, "};", ""]
@@ -387,14 +392,15 @@ def _targets(models: Sequence[Lowered], limited: Container[str]) -> list[str]:
     for model, build in rows:
         target, plan = build.target, model.plan
         space = model.program.target
-        sizes = (plan.weights, plan.staging, plan.constants, plan.folding_arena, plan.main_arena)
+        arenas = (plan.constants, plan.folding_arena, plan.main_arena)
+        sizes = (plan.weights, plan.staging, *(part.size for part in arenas))
         lines += [
             f"    {{{text.string(str(target))},",
             f"     {target.capability // 10},",
             f"     {target.capability % 10},",
             f"     {'true' if target.kind == 'compute' else 'false'},",
             f"     {build.driver},",
-            f"     {{{', '.join(str(part.size) for part in sizes)}}},",
+            f"     {{{', '.join(map(str, sizes))}}},",
             f"     {table(f'{space}::kWeights', len(model.program.weights))},",
             f"     {table(f'{space}::{_kernel_table(build)}', len(build.images))},",
             f"     {space}::RunFolding,",

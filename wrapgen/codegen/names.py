@@ -27,15 +27,18 @@ _RESERVED_MODELS: Final = frozenset(
     {
         "create_session",
         "get",
+        "get_weights",
         "inputs",
         "layouts",
         "load",
+        "load_weights",
         "main",
         "model",
         "output_layouts",
         "outputs",
         "session",
         "std",
+        "swap_weights",
     }
 )
 
