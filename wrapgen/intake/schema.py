@@ -575,7 +575,8 @@ _SYMPY: Final = frozenset(
     # torch.utils._sympy.functions
     "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
     "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat "
-    "TruncToInt RoundToInt RoundDecimal ToFloat Identity".split()
+    "TruncToInt RoundToInt RoundDecimal ToFloat Identity BitwiseFn_bitwise_and "
+    "BitwiseFn_bitwise_or BitwiseFn_bitwise_xor".split()
 )
 _SYMPY_CONSTANTS: Final = frozenset({"true", "false", "oo", "int_oo", "zoo", "nan"})
 _ASSUMPTIONS: Final = frozenset(

@@ -33,6 +33,7 @@ from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from wrapgen import expression
 from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.size_text import UnknownExpression, condition_of, text_of
 from wrapgen.program import Constraint, Dim, Symbol
 
 _ENUMERATED: Final = 1 << 22
@@ -40,10 +41,6 @@ _ENUMERATED: Final = 1 << 22
 
 _EXACT: Final = 1 << 62
 """Numbers below it are computed in 64 bits without overflow."""
-
-
-class UnknownExpression(LoweringError):  # noqa: N818 (a LoweringError by nature)
-    """A size that the program file has no expression for."""
 
 
 class Symbols:
@@ -80,7 +77,7 @@ class Symbols:
         expr = expression_of(value)
         if expr.is_Integer:
             return int(expr)
-        text = self._sizes.get(expr) or text_of(expr, self._texts)
+        text = self._sizes.get(expr) or text_of(expr, self._texts, self._ranges)
         try:
             expression.parse(text)
         except expression.ExpressionError as error:
@@ -223,7 +220,7 @@ class _Declaration:
             result._assumed.append(condition)
             result.constraints += (
                 Constraint(
-                    condition=_condition(condition, result._texts),
+                    condition=condition_of(condition, result._texts, result._ranges),
                     text=_shown(condition, result._shown()),
                 ),
             )
@@ -492,8 +489,15 @@ def _evaluate(expr: Any, values: Mapping[sympy.Symbol, Any]) -> Any:
         return values[expr]
     if expr.is_Integer:
         return int(expr)
+    if expr.is_Float:
+        return float(expr)
     if expr in (sympy.true, sympy.false):
         return bool(expr)
+    if isinstance(expr, functions.Where):
+        return np.where(*[_evaluate(operand, values) for operand in expr.args])
+    if isinstance(expr, functions.ModularIndexing):
+        base, divisor, modulus = (_evaluate(operand, values) for operand in expr.args)
+        return _remainder(_divide(base, divisor), modulus)
     if isinstance(expr, (sympy.Add, sympy.Mul)) and expr.atoms(sympy.Rational) != expr.atoms(
         sympy.Integer
     ):
@@ -504,7 +508,7 @@ def _evaluate(expr: Any, values: Mapping[sympy.Symbol, Any]) -> Any:
         raise UnknownExpression(f"{type(expr).__name__} in {expr}")
     operands = [_evaluate(operand, values) for operand in expr.args]
     result = functools.reduce(operation, operands[1:], operands[0])
-    if isinstance(expr, (sympy.Not, sympy.Abs)):
+    if len(operands) == 1:
         result = operation(operands[0], None)
     if np.any(np.abs(np.asarray(result, dtype=np.float64)) >= _EXACT):
         raise FloatingPointError(f"{expr} exceeds 62 bits")
@@ -515,6 +519,12 @@ def _divide(a: Any, b: Any) -> Any:
     if np.any(np.asarray(b) == 0):
         raise FloatingPointError("division by zero")
     return a // b
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    if np.any(np.asarray(b) == 0):
+        raise FloatingPointError("division by zero")
+    return np.asarray(a, dtype=np.float64) / b
 
 
 def _remainder(a: Any, b: Any) -> Any:
@@ -531,6 +541,17 @@ _OPERATIONS: Final[dict[Any, Callable[[Any, Any], Any]]] = {
     functions.FloorDiv: _divide,
     functions.CleanDiv: _divide,
     functions.CeilDiv: lambda a, b: -_divide(-a, b),
+    # As Python computes them: with numbers of 53 bits, which integers become first.
+    functions.ToFloat: lambda a, _: np.asarray(a, dtype=np.float64),
+    functions.IntTrueDiv: lambda a, b: _quotient(a, b),
+    functions.FloatTrueDiv: lambda a, b: _quotient(a, b),
+    functions.FloorToInt: lambda a, _: np.floor(a).astype(np.int64),
+    functions.CeilToInt: lambda a, _: np.ceil(a).astype(np.int64),
+    functions.TruncToInt: lambda a, _: np.trunc(a).astype(np.int64),
+    functions.RoundToInt: lambda a, _: np.rint(a).astype(np.int64),
+    functions.BitwiseFn_bitwise_and: lambda a, b: a & b,
+    functions.BitwiseFn_bitwise_or: lambda a, b: a | b,
+    functions.BitwiseFn_bitwise_xor: lambda a, b: a ^ b,
     functions.Mod: _remainder,
     functions.PythonMod: _remainder,
     sympy.Mod: _remainder,
@@ -558,122 +579,9 @@ def _place(sloc: Any) -> str:
     return f" (at {user})" if user else ""
 
 
-_COMPARISONS: Final[dict[Any, str]] = {
-    sympy.Eq: "==",
-    sympy.Ne: "!=",
-    sympy.Lt: "<",
-    sympy.Le: "<=",
-    sympy.Gt: ">",
-    sympy.Ge: ">=",
-}
-
-
-def _condition(condition: Any, names: Mapping[sympy.Symbol, str]) -> str:
-    """A condition as the program file has it; raises ``UnknownExpression`` if it cannot say it."""
-    sign = _COMPARISONS.get(type(condition))
-    if sign is None:
-        raise UnknownExpression(
-            "cannot lower the model: the export relied on a condition that is no comparison:"
-            f" {condition}; state it as several torch._check(...), one comparison each"
-        )
-    left, right = _positive_sides(condition)
-    return f"{text_of(left, names)} {sign} {text_of(right, names)}"
-
-
-def _positive_sides(condition: Any) -> tuple[Any, Any]:
-    return condition.lhs, condition.rhs
-
-
 def _shown(condition: Any, names: Mapping[sympy.Symbol, str]) -> str:
     """A condition for an error; as sympy spells it, where the program file has no words."""
     try:
-        return _condition(condition, names)
+        return condition_of(condition, names)
     except LoweringError:
         return str(condition.xreplace({s: sympy.Symbol(name) for s, name in names.items()}))
-
-
-def text_of(expr: Any, names: Mapping[sympy.Symbol, str]) -> str:
-    """An integer expression in the program file's grammar.
-
-    Args:
-      expr: the expression, of value integer for all values of its symbols.
-      names: what to write for each symbol.
-
-    Raises:
-      UnknownExpression: it has a symbol or function that the grammar lacks.
-    """
-    text, _ = _printed(sympy.sympify(expr), names)
-    return text
-
-
-# How tightly an operator binds.
-_SUM, _PRODUCT, _POWER, _ATOM = range(4)
-
-
-def _printed(  # noqa: C901 (one case a function of sympy)
-    expr: Any, names: Mapping[sympy.Symbol, str]
-) -> tuple[str, int]:
-    def inner(part: Any, least: int) -> str:
-        text, binds = _printed(part, names)
-        return text if binds >= least else f"({text})"
-
-    if isinstance(expr, sympy.Symbol):
-        if expr not in names:
-            raise UnknownExpression(
-                f"cannot lower the model: a size depends on the values of a tensor ({expr}); sizes"
-                " must follow from those of the inputs"
-            )
-        return names[expr], _ATOM
-    if expr.is_Integer:
-        return (str(expr), _ATOM) if expr >= 0 else (str(expr), _SUM)
-    above, below = sympy.fraction(sympy.together(expr))
-    if below != 1:
-        if not below.is_Integer:
-            raise UnknownExpression(f"cannot lower the model: no exact expression of {expr}")
-        return f"{inner(above, _PRODUCT)} // {below}", _PRODUCT
-    if isinstance(expr, sympy.Add):
-        terms = sorted(expr.args, key=lambda term: (bool(term.is_Integer), str(term)))
-        # Subtractions last: nothing in between is negative that need not be.
-        terms.sort(key=lambda term: bool(term.could_extract_minus_sign()))
-        text = inner(terms[0], _SUM)
-        for term in terms[1:]:
-            negative = term.could_extract_minus_sign()
-            text += f" - {inner(-term, _PRODUCT)}" if negative else f" + {inner(term, _PRODUCT)}"
-        return text, _SUM
-    if isinstance(expr, sympy.Mul):
-        factors = sorted(expr.args, key=lambda factor: (not factor.is_Integer, str(factor)))
-        if factors[0] == -1:
-            rest = sympy.Mul(*factors[1:], evaluate=False) if len(factors) > 2 else factors[1]
-            return f"-{inner(rest, _POWER)}", _SUM
-        # A division in a product is put in brackets, as it does not commute with it.
-        return " * ".join(inner(factor, _POWER) for factor in factors), _PRODUCT
-    if isinstance(expr, (sympy.Pow, functions.PowByNatural)):
-        base, exponent = expr.args
-        if exponent.is_Integer and 0 <= exponent < 64:
-            return f"{inner(base, _ATOM)} ** {exponent}", _POWER
-    if isinstance(expr, (functions.FloorDiv, functions.CleanDiv)):
-        a, b = expr.args
-        return f"{inner(a, _POWER)} // {inner(b, _POWER)}", _PRODUCT
-    if isinstance(expr, functions.CeilDiv):
-        a, b = expr.args
-        return f"({inner(a, _PRODUCT)} + {inner(b, _PRODUCT)} - 1) // {inner(b, _POWER)}", _PRODUCT
-    if isinstance(expr, (functions.Mod, functions.PythonMod, sympy.Mod)):
-        a, b = expr.args
-        return f"{inner(a, _POWER)} % {inner(b, _POWER)}", _PRODUCT
-    if isinstance(expr, functions.ModularIndexing):
-        a, b, c = expr.args
-        return f"({inner(a, _POWER)} // {inner(b, _POWER)}) % {inner(c, _POWER)}", _PRODUCT
-    if isinstance(expr, (functions.Max, functions.Min, sympy.Max, sympy.Min)):
-        name = "max" if isinstance(expr, (functions.Max, sympy.Max)) else "min"
-        operands = sorted(inner(operand, _SUM) for operand in expr.args)
-        return f"{name}({', '.join(operands)})", _ATOM
-    if isinstance(expr, sympy.Abs):
-        return f"abs({inner(expr.args[0], _SUM)})", _ATOM
-    if isinstance(expr, functions.Identity):
-        return _printed(expr.args[0], names)
-    if isinstance(expr, sympy.floor):
-        above, below = sympy.fraction(sympy.together(expr.args[0]))
-        return f"{inner(above, _POWER)} // {inner(below, _POWER)}", _PRODUCT
-    raise UnknownExpression(
-        f"cannot lower the model: a size is {expr}; sizes may have + - * // % min, max and powers"
-    )
