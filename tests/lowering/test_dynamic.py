@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Block(nn.Module):
 
 
 class Expressions(nn.Module):
-    """Sizes ``a * b``, ``a // 2``, ``a % 3``, ``min(a, 5)`` and ``max(a, b)``."""
+    """Sizes ``a * b``, ``a // 2``, ``a % 3``, ``min(a, 5)`` and ``max(a, b)``, and some that Python
+    computes with floating-point numbers."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         batch, length = x.shape
@@ -48,6 +50,9 @@ class Expressions(nn.Module):
             F.pad(x, (0, length % 3)) + 1,
             x[:, : torch.sym_min(length, 5)] * 3,
             torch.arange(torch.sym_max(batch, length)) + x.sum().long(),
+            x[:, : math.trunc(length / 3)] + 2,
+            F.pad(x, (0, math.trunc(length * 1.5) - length)) * 2,
+            x[:, : torch.sym_ite(length > batch, batch, length >> 1)] - 1,
         )
 
 
