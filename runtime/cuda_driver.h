@@ -57,12 +57,15 @@ constexpr Result kErrorSystemDriverMismatch = 803;
 constexpr Result kErrorCompatNotSupported = 804;
 
 // CUdevice_attribute
+constexpr int kDeviceAttributeMultiprocessors = 16;
 constexpr int kDeviceAttributeMajor = 75;
 constexpr int kDeviceAttributeMinor = 76;
+constexpr int kDeviceAttributeCooperativeLaunch = 95;
 
 // CUfunction_attribute
 constexpr int kFunctionAttributeMaxThreads = 0;
 constexpr int kFunctionAttributeMaxDynamicSharedMemory = 8;
+constexpr int kFunctionAttributeNonPortableClusters = 14;
 
 // CUjit_option
 constexpr int kJitErrorLogBuffer = 5;
@@ -83,7 +86,20 @@ constexpr uintptr_t kStreamPerThread = 2;
 constexpr int kCaptureStatusNone = 0;
 
 // CUlaunchAttributeID
+constexpr int kLaunchAttributeCooperative = 2;
 constexpr int kLaunchAttributeClusterDimension = 4;
+constexpr int kLaunchAttributeProgrammaticStreamSerialization = 6;
+
+// CU_GRAPH_KERNEL_NODE_PORT_*, CUgraphDependencyType
+constexpr unsigned char kKernelNodePortProgrammatic = 1;
+constexpr unsigned char kDependencyTypeProgrammatic = 1;
+
+// CUtensorMapDataType, CUtensorMapInterleave, CUtensorMapL2promotion, CUtensorMapFloatOOBfill
+constexpr int kTensorMapTfloat32 = 11;
+constexpr int kTensorMapInterleaveNone = 0;
+constexpr int kTensorMapL2Promotion128B = 2;
+constexpr int kTensorMapFillZero = 0;
+constexpr int kTensorMapFillNan = 1;
 
 // CUgraphNodeType
 constexpr int kGraphNodeTypeConditional = 13;
@@ -103,6 +119,8 @@ union LaunchAttributeValue {
     unsigned y;
     unsigned z;
   } cluster;
+  int cooperative;
+  int programmatic;
 };
 
 struct LaunchAttribute {
@@ -199,6 +217,19 @@ struct GraphNodeParams {
   long long reserved2;  // NOLINT(runtime/int)
 };
 
+// CUgraphEdgeData
+struct GraphEdgeData {
+  unsigned char from_port;
+  unsigned char to_port;
+  unsigned char type;
+  unsigned char reserved[5];
+};
+
+// CUtensorMap
+struct alignas(128) TensorMap {
+  uint64_t opaque[16];
+};
+
 }  // namespace aoti::cuda
 
 // The least driver the runtime works with, as cuDriverGetVersion reports it.
@@ -229,6 +260,8 @@ struct GraphNodeParams {
     (Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,     \
      unsigned block_y, unsigned block_z, unsigned shared_memory, Stream stream, void** params,   \
      void** extra))                                                                              \
+  F(OccupancyMaxActiveBlocksPerMultiprocessor, 6050,                                             \
+    (int* blocks, Function function, int threads, size_t shared_memory))                         \
   F(LaunchKernelEx, 11060,                                                                       \
     (const LaunchConfig* config, Function function, void** params, void** extra))                \
   F(MemAlloc, 3020, (DevicePointer * address, size_t nbytes))                                    \
@@ -281,6 +314,13 @@ struct GraphNodeParams {
     (ConditionalHandle * handle, Graph graph, Context context, unsigned value, unsigned flags)) \
   F(GraphAddNode, 12020,                                                                        \
     (GraphNode * node, Graph graph, const GraphNode* dependencies, size_t num_dependencies,     \
-     GraphNodeParams* params))
+     GraphNodeParams* params))                                                                  \
+  F(GraphAddDependencies, 12030,                                                                \
+    (Graph graph, const GraphNode* from, const GraphNode* to, const GraphEdgeData* edges,       \
+     size_t num_edges))                                                                         \
+  F(TensorMapEncodeTiled, 12000,                                                                \
+    (TensorMap * map, int type, uint32_t rank, void* address, const uint64_t* shape,            \
+     const uint64_t* strides, const uint32_t* box, const uint32_t* element_strides,             \
+     int interleave, int swizzle, int l2_promotion, int fill))
 
 #endif  // AOTI_RUNTIME_CUDA_DRIVER_H_

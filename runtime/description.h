@@ -98,6 +98,25 @@ struct WeightDescription {
   bool main;
 };
 
+// How a tensor map among a kernel's parameters is to be encoded: cuTensorMapEncodeTiled. Sizes are
+// in elements, outermost dimension first.
+struct TensorMapDescription {
+  uint32_t param;
+  int32_t element;        // CUtensorMapDataType
+  uint32_t element_size;  // in bytes
+  int32_t swizzle;        // CUtensorMapSwizzle
+  Table<uint32_t> box;    // what is copied at a time
+};
+
+// How a kernel is launched beyond its grid, as bits.
+enum KernelFlags : uint32_t {
+  // Programs wait for each other, so that all of a grid must fit the device at once.
+  kCooperative = 1,
+  // It may be started before the kernel ahead of it has ended, for which it waits itself
+  // (programmatic dependent launch).
+  kDependent = 2,
+};
+
 // A compiled kernel as the assembler embedded it: a cubin or zero-terminated PTX.
 struct KernelDescription {
   const char* name;  // entry point in the image
@@ -107,6 +126,11 @@ struct KernelDescription {
   uint32_t shared_memory;  // dynamic, of a block
   uint32_t cluster;        // blocks in a cluster, along x; 1 for none
   uint32_t num_params;     // including the two scratch pointers Triton appends
+  uint32_t flags = 0;      // KernelFlags
+  // Of a cooperative kernel: the most blocks among its launches whose grid depends on no input.
+  uint64_t blocks = 0;
+  uint64_t scratch = 0;  // bytes of global scratch memory that launch code provides for each block
+  Table<TensorMapDescription> tensor_maps = {nullptr, 0};
 };
 
 // How much memory there is of each kind: of weights that main reads, and of those that folding

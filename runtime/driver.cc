@@ -78,6 +78,8 @@ Status Driver::Load() {
     return NoDriver("it supports CUDA " + DriverVersionText(version_) + ", and CUDA " +
                     DriverVersionText(AOTI_CUDA_MINIMUM_DRIVER) + " or newer is needed");
   }
+  // A driver that is older has a function of that name with fewer parameters.
+  if (version_ < 12030) GraphAddDependencies = nullptr;
   return Status();
 }
 

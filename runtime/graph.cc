@@ -70,14 +70,32 @@ class Graph::Builder final : public Launcher {
     AOTI_RETURN_IF_ERROR(KernelParams(*kernel, grid, params, &node_params));
     const std::string doing = Building(std::string("kernel ") + kernel->name);
     cuda::GraphNode node = nullptr;
-    AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphAddKernelNode, &node, graph_, Before(),
-                              NumBefore(), &node_params);
+    // Without the function, or behind what is no kernel, it starts when all before it has ended.
+    const bool early =
+        kernel->dependent() && after_kernel_ && driver_.GraphAddDependencies != nullptr;
+    AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphAddKernelNode, &node, graph_,
+                              early ? nullptr : Before(), early ? 0 : NumBefore(), &node_params);
+    if (early) {
+      cuda::GraphEdgeData edge = {};
+      edge.from_port = cuda::kKernelNodePortProgrammatic;
+      edge.type = cuda::kDependencyTypeProgrammatic;
+      AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphAddDependencies, graph_, Before(), &node,
+                                &edge, 1);
+    }
     Added(node);
-    if (kernel->cluster == 1) return Status();
-    const cuda::LaunchAttributeValue cluster = kernel->ClusterDimension();
-    AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphKernelNodeSetAttribute, node,
-                              cuda::kLaunchAttributeClusterDimension, &cluster);
+    after_kernel_ = true;
+    for (const cuda::LaunchAttribute& attribute : kernel->Attributes()) {
+      AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, GraphKernelNodeSetAttribute, node, attribute.id,
+                                &attribute.value);
+    }
     return Status();
+  }
+
+  Status Encode(uint32_t index, uint32_t param, const MappedTensor& tensor,
+                TensorMap* map) override {
+    const Kernel* kernel = nullptr;
+    AOTI_RETURN_IF_ERROR(owner_.kernels_->Get(index, &kernel));
+    return kernel->Encode(driver_, param, tensor, map);
   }
 
   Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers) override {
@@ -146,6 +164,7 @@ class Graph::Builder final : public Launcher {
 
   void Added(cuda::GraphNode node) {
     last_ = node;
+    after_kernel_ = false;
     // Nodes inside conditional ones are not to be updated.
     if (graph_ == owner_.graph_) owner_.nodes_.push_back(node);
   }
@@ -188,6 +207,7 @@ class Graph::Builder final : public Launcher {
     AOTI_RETURN_IF_ERROR(build());
     graph_ = outside;
     last_ = node;
+    after_kernel_ = false;
     return Status();
   }
 
@@ -195,6 +215,7 @@ class Graph::Builder final : public Launcher {
   const Driver& driver_;
   cuda::Graph graph_;               // that nodes are added to
   cuda::GraphNode last_ = nullptr;  // of it
+  bool after_kernel_ = false;       // whether that is a kernel
 };
 
 // Walks over the nodes, and gives those that hold what is the caller's, or all, what is new.
@@ -215,6 +236,13 @@ class Graph::Updater final : public Launcher {
     AOTI_CUDA_RETURN_IF_ERROR(driver_, Updating(std::string("kernel ") + kernel->name),
                               GraphExecKernelNodeSetParams, graph_.exec_, node, &node_params);
     return Status();
+  }
+
+  Status Encode(uint32_t index, uint32_t param, const MappedTensor& tensor,
+                TensorMap* map) override {
+    const Kernel* kernel = nullptr;
+    AOTI_RETURN_IF_ERROR(graph_.kernels_->Get(index, &kernel));
+    return kernel->Encode(driver_, param, tensor, map);
   }
 
   Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) override {

@@ -13,6 +13,25 @@ constexpr uint32_t kSharedMemoryByDefault = 48 * 1024;
 // Generated code keeps within it: CUDA C++ programming guide, "Compute Capabilities".
 constexpr uint32_t kMaxBlocksYZ = 65535;
 
+// What every device with clusters allows: CUDA C++ programming guide, "Thread Block Clusters".
+constexpr uint32_t kPortableCluster = 8;
+
+// Drivers up to this one take the range of a small tensor for a large one's.
+constexpr int kSmallTensorMapDriver = 13010;
+constexpr int64_t kSmallTensorMap = int64_t{128} * 1024;
+constexpr uint64_t kLargeTensorMapBit = uint64_t{1} << 21;
+
+std::string TooManyBlocks(uint64_t blocks, uint64_t resident) {
+  return "a cooperative grid of " + std::to_string(blocks) + " blocks, of which this device runs " +
+         std::to_string(resident) + " at a time; they would wait for each other for ever";
+}
+
+std::string Text(const int64_t* sizes, size_t rank) {
+  std::string text = "[";
+  for (size_t i = 0; i < rank; ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + "]";
+}
+
 }  // namespace
 
 Status Kernel::Blocks(Grid grid, Grid* blocks) const {
@@ -23,14 +42,79 @@ Status Kernel::Blocks(Grid grid, Grid* blocks) const {
                                        std::to_string(x) + " x " + std::to_string(grid.y) + " x " +
                                        std::to_string(grid.z) + " blocks is too large");
   }
+  const uint64_t all = x * grid.y * grid.z;
+  if (cooperative() && all > resident) {
+    return Status(Code::kUnavailable,
+                  std::string("kernel ") + name + ": " + TooManyBlocks(all, resident));
+  }
   *blocks = {static_cast<uint32_t>(x), grid.y, grid.z};
   return Status();
 }
 
-cuda::LaunchAttributeValue Kernel::ClusterDimension() const {
-  cuda::LaunchAttributeValue value = {};
-  value.cluster = {cluster, 1, 1};
-  return value;
+LaunchAttributes Kernel::Attributes() const {
+  LaunchAttributes attributes;
+  if (cluster != 1) {
+    cuda::LaunchAttribute& attribute = attributes.all[attributes.size++];
+    attribute = {};
+    attribute.id = cuda::kLaunchAttributeClusterDimension;
+    attribute.value.cluster = {cluster, 1, 1};
+  }
+  if (cooperative()) {
+    cuda::LaunchAttribute& attribute = attributes.all[attributes.size++];
+    attribute = {};
+    attribute.id = cuda::kLaunchAttributeCooperative;
+    attribute.value.cooperative = 1;
+  }
+  return attributes;
+}
+
+Status Kernel::Encode(const Driver& driver, uint32_t param, const MappedTensor& tensor,
+                      TensorMap* map) const {
+  static_assert(sizeof(TensorMap) == sizeof(cuda::TensorMap) &&
+                alignof(TensorMap) == alignof(cuda::TensorMap));
+  *map = {};
+  const TensorMapDescription* found = nullptr;
+  for (const TensorMapDescription& each : tensor_maps) {
+    if (each.param == param) found = &each;
+  }
+  const std::string doing = std::string("describing parameter ") + std::to_string(param) +
+                            " of kernel " + name + " to TMA";
+  if (found == nullptr || found->box.size > kMaxTensorMapRank) {
+    return Status(Code::kInternal, doing + ": the kernel has no tensor map there");
+  }
+  if (driver.TensorMapEncodeTiled == nullptr) {
+    return Status(Code::kUnavailable, doing + ": the driver has no cuTensorMapEncodeTiled");
+  }
+  const size_t rank = found->box.size;
+  uint64_t shape[kMaxTensorMapRank] = {};
+  uint64_t strides[kMaxTensorMapRank] = {};  // in bytes, of all dimensions but the innermost
+  uint32_t box[kMaxTensorMapRank] = {};
+  constexpr uint32_t kElementStrides[kMaxTensorMapRank] = {1, 1, 1, 1, 1};
+  int64_t last = 0;                    // byte of the tensor
+  for (size_t i = 0; i < rank; ++i) {  // the driver takes the innermost first
+    const size_t from = rank - 1 - i;
+    const int64_t stride = tensor.strides[from] * found->element_size;
+    shape[i] = static_cast<uint64_t>(tensor.shape[from]);
+    box[i] = found->box[from];
+    if (i != 0) strides[i - 1] = static_cast<uint64_t>(stride);
+    if (shape[i] == 0) return Status();
+    last += (tensor.shape[from] - 1) * stride;
+  }
+  auto* encoded = reinterpret_cast<cuda::TensorMap*>(map);
+  const cuda::Result result = driver.TensorMapEncodeTiled(
+      encoded, tensor.tf32 ? cuda::kTensorMapTfloat32 : found->element, static_cast<uint32_t>(rank),
+      reinterpret_cast<void*>(tensor.address), shape, strides, box, kElementStrides,
+      cuda::kTensorMapInterleaveNone, found->swizzle, cuda::kTensorMapL2Promotion128B,
+      tensor.nan ? cuda::kTensorMapFillNan : cuda::kTensorMapFillZero);
+  if (result != cuda::kSuccess) {
+    return driver.Failure(result, "cuTensorMapEncodeTiled",
+                          doing + " (sizes " + Text(tensor.shape, rank) + ", strides " +
+                              Text(tensor.strides, rank) + ")");
+  }
+  if (driver.version() <= kSmallTensorMapDriver && last + 1 < kSmallTensorMap) {
+    encoded->opaque[1] &= ~kLargeTensorMapBit;
+  }
+  return Status();
 }
 
 KernelSet::~KernelSet() {
@@ -131,6 +215,32 @@ Status KernelSet::CheckParams(const KernelDescription& description, cuda::Functi
   return Status();
 }
 
+// The blocks of a cooperative kernel that the device runs at a time, and whether they are enough
+// for what is known of its grids.
+Status KernelSet::CheckCooperative(const KernelDescription& description, cuda::Function function,
+                                   const std::string& doing, uint64_t* resident) const {
+  const Driver& driver = context_->driver();
+  const cuda::Device device = context_->device().device;
+  int supported = 0;
+  int multiprocessors = 0;
+  int blocks = 0;
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, DeviceGetAttribute, &supported,
+                            cuda::kDeviceAttributeCooperativeLaunch, device);
+  if (supported == 0) {
+    return Status(Code::kUnavailable, doing +
+                                          ": its blocks wait for each other (a cooperative "
+                                          "launch), which this device does not support");
+  }
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, DeviceGetAttribute, &multiprocessors,
+                            cuda::kDeviceAttributeMultiprocessors, device);
+  AOTI_CUDA_RETURN_IF_ERROR(driver, doing, OccupancyMaxActiveBlocksPerMultiprocessor, &blocks,
+                            function, static_cast<int>(description.threads),
+                            description.shared_memory);
+  *resident = static_cast<uint64_t>(blocks) * static_cast<uint64_t>(multiprocessors);
+  if (description.blocks <= *resident) return Status();
+  return Status(Code::kUnavailable, doing + ": " + TooManyBlocks(description.blocks, *resident));
+}
+
 Status KernelSet::LoadOne(const KernelDescription& description, const TargetDescription& target) {
   const Driver& driver = context_->driver();
   const std::string doing =
@@ -167,8 +277,18 @@ Status KernelSet::LoadOne(const KernelDescription& description, const TargetDesc
                               cuda::kFunctionAttributeMaxDynamicSharedMemory,
                               static_cast<int>(description.shared_memory));
   }
+  if (description.cluster > kPortableCluster) {
+    AOTI_CUDA_RETURN_IF_ERROR(
+        driver,
+        doing + ", which has clusters of " + std::to_string(description.cluster) + " blocks",
+        FuncSetAttribute, function, cuda::kFunctionAttributeNonPortableClusters, 1);
+  }
+  uint64_t resident = 0;
+  if ((description.flags & kCooperative) != 0) {
+    AOTI_RETURN_IF_ERROR(CheckCooperative(description, function, doing, &resident));
+  }
   kernels_.push_back({description.name, function, description.threads, description.shared_memory,
-                      description.cluster});
+                      description.cluster, description.flags, resident, description.tensor_maps});
   return Status();
 }
 

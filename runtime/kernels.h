@@ -17,6 +17,15 @@
 
 namespace aoti {
 
+// The attributes of a launch.
+struct LaunchAttributes {
+  cuda::LaunchAttribute all[3];
+  uint32_t size = 0;
+
+  const cuda::LaunchAttribute* begin() const { return all; }
+  const cuda::LaunchAttribute* end() const { return all + size; }
+};
+
 // A loaded kernel with the launch parameters that do not change.
 struct Kernel {
   const char* name;
@@ -24,10 +33,20 @@ struct Kernel {
   uint32_t threads;
   uint32_t shared_memory;
   uint32_t cluster;
+  uint32_t flags;
+  uint64_t resident;  // of a cooperative kernel: the blocks that the device runs at a time
+  Table<TensorMapDescription> tensor_maps;
 
-  // In blocks. Fails if the grid is more than any can be.
+  bool cooperative() const { return (flags & kCooperative) != 0; }
+  bool dependent() const { return (flags & kDependent) != 0; }
+
+  // In blocks. Fails if the grid is more than any can be, or than a cooperative one can.
   Status Blocks(Grid grid, Grid* blocks) const;
-  cuda::LaunchAttributeValue ClusterDimension() const;
+  // Those that hold wherever the launch stands: a dependent one needs more than these.
+  LaunchAttributes Attributes() const;
+  // As Launcher::Encode.
+  Status Encode(const Driver& driver, uint32_t param, const MappedTensor& tensor,
+                TensorMap* map) const;
 };
 
 // An image that is loaded in the place of a kernel's embedded one, and what its launches need.
@@ -69,6 +88,8 @@ class KernelSet {
  private:
   Status CheckParams(const KernelDescription& description, cuda::Function function,
                      const std::string& doing) const;
+  Status CheckCooperative(const KernelDescription& description, cuda::Function function,
+                          const std::string& doing, uint64_t* resident) const;
   Status LoadOne(const KernelDescription& description, const TargetDescription& target);
   Status LoadReplacement(const KernelDescription& embedded, const KernelReplacement& replacement,
                          const TargetDescription& target);

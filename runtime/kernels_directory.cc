@@ -8,6 +8,7 @@
 #include <set>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "nlohmann/json.hpp"
 #include "runtime/driver.h"
@@ -98,6 +99,22 @@ class Metadata {
             why);
   }
 
+  // Launch code encodes tensor maps as those of the kernel that was built.
+  void ExpectMaps(const Table<TensorMapDescription>& expected) {
+    Json maps = Json::array();
+    for (const TensorMapDescription& map : expected) {
+      maps.push_back({{"param", map.param},
+                      {"element", map.element},
+                      {"swizzle", map.swizzle},
+                      {"box", std::vector<uint32_t>(map.box.begin(), map.box.end())}});
+    }
+    const Json* value = Field("tensor_maps");
+    if (value != nullptr) {
+      Compare("tensor_maps", maps.dump(), value->dump(),
+              "; a kernel whose tensor maps changed needs the model to be built again");
+    }
+  }
+
   void Refuse(Code code, const std::string& what) {
     if (status_.ok()) status_ = Status(code, path_ + ": " + what);
   }
@@ -143,9 +160,14 @@ Status ReadKernel(const std::string& stem, const KernelDescription& kernel,
   metadata.ExpectLength("params", kernel.num_params,
                         ", which launch code passes; a kernel whose parameters changed needs the "
                         "model to be built again");
-  const std::string unsupported = "; the library was built for a kernel that needs none";
-  metadata.Expect("global_scratch", 0, unsupported);
-  metadata.Expect("profile_scratch", 0, unsupported);
+  const uint32_t scratch = metadata.Number("global_scratch");
+  if (scratch > kernel.scratch) {
+    metadata.Refuse(Code::kInvalidArgument,
+                    "global_scratch is " + std::to_string(scratch) + ", the library provides " +
+                        std::to_string(kernel.scratch) + " bytes a block; build the model again");
+  }
+  metadata.Expect("profile_scratch", 0, "; the library provides none");
+  metadata.ExpectMaps(kernel.tensor_maps);
   replacement->threads = metadata.Number("threads");
   replacement->shared_memory = metadata.Number("shared_memory");
   replacement->cluster = metadata.Number("num_ctas");

@@ -46,6 +46,24 @@ struct Grid {
 // caller owns, or values of scalar inputs.
 enum class Pointers { kOwned, kCaller };
 
+// Of a tensor map: CUDA driver API, cuTensorMapEncodeTiled.
+constexpr int kMaxTensorMapRank = 5;
+
+// A tensor in memory that a kernel copies blocks of by TMA. Sizes and strides are in elements,
+// outermost first; those behind the parameter's rank are not looked at.
+struct MappedTensor {
+  DeviceAddress address;
+  int64_t shape[kMaxTensorMapRank];
+  int64_t strides[kMaxTensorMapRank];
+  bool nan = false;   // what elements outside of it read as, where that is not 0
+  bool tf32 = false;  // whether float32 is rounded to tf32 as it is read
+};
+
+// Such a tensor as the hardware has it described: CUtensorMap, a parameter of the kernel.
+struct alignas(128) TensorMap {
+  unsigned char bytes[128];
+};
+
 class Launcher {
  public:
   Launcher(const Launcher&) = delete;
@@ -56,6 +74,10 @@ class Launcher {
   // `params` points to one pointer per kernel parameter, as cuLaunchKernel takes them, scratch
   // pointers included. An empty grid does nothing.
   virtual Status Launch(uint32_t kernel, Grid grid, void** params, Pointers pointers) = 0;
+  // Describes a tensor for a parameter of a kernel. One without elements is described by zeros,
+  // with which the hardware copies nothing.
+  virtual Status Encode(uint32_t kernel, uint32_t param, const MappedTensor& tensor,
+                        TensorMap* map) = 0;
   virtual Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) = 0;
   virtual Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) = 0;
 

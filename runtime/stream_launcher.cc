@@ -10,26 +10,40 @@ Status StreamLauncher::Launch(uint32_t index, Grid grid, void** params, Pointers
   AOTI_RETURN_IF_ERROR(kernels_.Get(index, &kernel));
   Grid blocks;
   AOTI_RETURN_IF_ERROR(kernel->Blocks(grid, &blocks));
-  if (kernel->cluster == 1) {
+  LaunchAttributes attributes = kernel->Attributes();
+  // Ahead may be the caller's work, and what is no kernel ends before a kernel starts anyway.
+  if (kernel->dependent() && after_kernel_) {
+    cuda::LaunchAttribute& attribute = attributes.all[attributes.size++];
+    attribute = {};
+    attribute.id = cuda::kLaunchAttributeProgrammaticStreamSerialization;
+    attribute.value.programmatic = 1;
+  }
+  after_kernel_ = true;
+  if (attributes.size == 0) {
     AOTI_CUDA_RETURN_IF_ERROR(driver_, std::string("launching kernel ") + kernel->name,
                               LaunchKernel, kernel->function, blocks.x, blocks.y, blocks.z,
                               kernel->threads, 1, 1, kernel->shared_memory, stream_, params,
                               nullptr);
     return Status();
   }
-  cuda::LaunchAttribute attribute = {};
-  attribute.id = cuda::kLaunchAttributeClusterDimension;
-  attribute.value = kernel->ClusterDimension();
   const cuda::LaunchConfig config = {
-      blocks.x, blocks.y,   blocks.z, kernel->threads, 1, 1, kernel->shared_memory,
-      stream_,  &attribute, 1};
+      blocks.x, blocks.y,       blocks.z,       kernel->threads, 1, 1, kernel->shared_memory,
+      stream_,  attributes.all, attributes.size};
   AOTI_CUDA_RETURN_IF_ERROR(driver_, std::string("launching kernel ") + kernel->name,
                             LaunchKernelEx, &config, kernel->function, params, nullptr);
   return Status();
 }
 
+Status StreamLauncher::Encode(uint32_t index, uint32_t param, const MappedTensor& tensor,
+                              TensorMap* map) {
+  const Kernel* kernel = nullptr;
+  AOTI_RETURN_IF_ERROR(kernels_.Get(index, &kernel));
+  return kernel->Encode(driver_, param, tensor, map);
+}
+
 Status StreamLauncher::Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers) {
   if (nbytes == 0) return Status();
+  after_kernel_ = false;
   AOTI_CUDA_RETURN_IF_ERROR(driver_, "copying " + std::to_string(nbytes) + " bytes on the device",
                             MemcpyDtoDAsync, dst, src, nbytes, stream_);
   return Status();
@@ -37,6 +51,7 @@ Status StreamLauncher::Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbyte
 
 Status StreamLauncher::Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers) {
   if (nbytes == 0) return Status();
+  after_kernel_ = false;
   AOTI_CUDA_RETURN_IF_ERROR(driver_, "filling " + std::to_string(nbytes) + " bytes on the device",
                             MemsetD8Async, dst, byte, nbytes, stream_);
   return Status();
@@ -46,6 +61,7 @@ Status StreamLauncher::If(uint32_t, DeviceAddress predicate, uint32_t nbytes, St
                           Steps otherwise) {
   bool holds = false;
   AOTI_RETURN_IF_ERROR(Read(predicate, nbytes, &holds));
+  after_kernel_ = false;
   const Steps steps = holds ? then : otherwise;
   return steps == nullptr ? Status() : steps(*this);
 }
@@ -56,6 +72,7 @@ Status StreamLauncher::While(uint32_t, DeviceAddress predicate, uint32_t nbytes,
     if (condition != nullptr) AOTI_RETURN_IF_ERROR(condition(*this));
     bool holds = false;
     AOTI_RETURN_IF_ERROR(Read(predicate, nbytes, &holds));
+    after_kernel_ = false;
     if (!holds) return Status();
     if (body != nullptr) AOTI_RETURN_IF_ERROR(body(*this));
   }

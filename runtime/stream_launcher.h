@@ -18,6 +18,8 @@ class StreamLauncher final : public Launcher {
       : Launcher(addresses), driver_(driver), kernels_(kernels), stream_(stream) {}
 
   Status Launch(uint32_t index, Grid grid, void** params, Pointers pointers) override;
+  Status Encode(uint32_t index, uint32_t param, const MappedTensor& tensor,
+                TensorMap* map) override;
   Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes, Pointers pointers) override;
   Status Fill(DeviceAddress dst, uint8_t byte, uint64_t nbytes, Pointers pointers) override;
   Status If(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps then,
@@ -31,6 +33,7 @@ class StreamLauncher final : public Launcher {
   const Driver& driver_;
   const KernelSet& kernels_;
   const cuda::Stream stream_;
+  bool after_kernel_ = false;  // whether the last work in the stream is a kernel of this run
 };
 
 }  // namespace aoti

@@ -36,6 +36,8 @@ typedef struct SimulatorLaunch {
   uint32_t block[3];  // in threads
   uint32_t cluster[3];
   uint32_t shared_memory;
+  uint32_t cooperative;  // whether all blocks run at a time
+  uint32_t dependent;    // whether it may start before the kernel ahead of it has ended
   uint32_t num_params;
   const void* const* params;  // one pointer to the value of each
 } SimulatorLaunch;

@@ -15,6 +15,7 @@
 
 #include "simulator/limits.h"
 #include "simulator/objects.h"
+#include "simulator/tensor_map.h"
 
 namespace simulator {
 
@@ -23,7 +24,12 @@ using namespace aoti::cuda;  // NOLINT(google-build-using-namespace): these are 
 namespace {
 
 constexpr Result kErrorFileNotFound = 301;
+constexpr Result kErrorNotSupported = 801;
 constexpr Result kErrorUnknown = 999;
+
+// The major number of the first compute capability that has them.
+constexpr int kDependentLaunchMajor = 9;
+constexpr int kTensorMapMajor = 9;
 
 constexpr int kAttributeStaticSharedMemory = 1;
 constexpr int kAttributeRegisters = 4;
@@ -269,8 +275,8 @@ Result Bind(Machine& machine, Function function, const Shape& shape, GivenParame
   const auto fault = [&](Result result, const std::string& what) {
     return machine.Misuse(result, "kernel " + image.name + ", " + origin + ": " + what);
   };
-  const Excess excess =
-      CheckShape(LimitsOf(machine.major, machine.minor), image, shape, function->max_shared);
+  const Excess excess = CheckShape(LimitsOf(machine.major, machine.minor), image, shape,
+                                   function->max_shared, function->any_cluster);
   if (excess.result != kSuccess) return fault(excess.result, excess.what);
   launch->function = function;
   launch->context = function->context;
@@ -279,20 +285,25 @@ Result Bind(Machine& machine, Function function, const Shape& shape, GivenParame
   std::memcpy(launch->block, shape.block, sizeof launch->block);
   launch->cluster = shape.cluster;
   launch->shared_memory = shape.shared;
+  launch->cooperative = shape.cooperative;
+  launch->dependent = shape.dependent;
   std::string wrong = CopyParameters(machine, image, given, &launch->params);
   if (wrong.empty()) wrong = CheckPointers(machine, *launch);
   return wrong.empty() ? kSuccess : fault(kErrorInvalidValue, wrong);
 }
 
-Result BindNode(Machine& machine, const KernelNodeParams& params, unsigned cluster,
+// Binds the parameters of a node whose attributes are those of `like`.
+Result BindNode(Machine& machine, const KernelNodeParams& params, const BoundLaunch& like,
                 BoundLaunch* launch) {
   if (params.kernel != nullptr || params.context != nullptr) {
     return machine.Misuse(kErrorInvalidValue, "kernel node: only functions are supported");
   }
   const Shape shape = {{params.grid_x, params.grid_y, params.grid_z},
                        {params.block_x, params.block_y, params.block_z},
-                       cluster,
-                       params.shared_memory};
+                       like.cluster,
+                       params.shared_memory,
+                       like.cooperative,
+                       like.dependent};
   return Bind(machine, params.function, shape, {params.params, params.extra},
               "as the node of a graph", launch);
 }
@@ -322,8 +333,10 @@ Result AddNode(Machine& machine, GraphNode* node, Graph graph, const GraphNode* 
       return machine.Misuse(kErrorInvalidValue, "a node depends on one of another graph");
     }
   }
-  if (!graph->nodes.empty() &&
-      (num_dependencies != 1 || dependencies[0] != graph->nodes.back().get())) {
+  // A node without dependencies may get one afterwards.
+  contents.chained = num_dependencies != 0 || graph->nodes.empty();
+  if (num_dependencies > 1 ||
+      (num_dependencies == 1 && dependencies[0] != graph->nodes.back().get())) {
     return machine.Misuse(kErrorInvalidValue, "only graphs that are chains are supported");
   }
   contents.graph = graph;
@@ -380,6 +393,13 @@ bool HasWrongCluster(const std::vector<CUgraphNode_st>& nodes) {
     if (wrong || HasWrongCluster(node.steps)) return true;
   }
   return false;
+}
+
+// NOLINTNEXTLINE(misc-no-recursion): graphs are inside graphs
+bool IsNoChain(const std::vector<CUgraphNode_st>& nodes) {
+  return std::any_of(nodes.begin(), nodes.end(), [](const CUgraphNode_st& node) {
+    return !node.chained || IsNoChain(node.steps);
+  });
 }
 
 bool HasConditions(const std::vector<CUgraphNode_st>& nodes) {
@@ -528,6 +548,11 @@ Result DeviceGetAttribute(int* value, int attribute, Device) {
   SIMULATOR_CALL("cuDeviceGetAttribute");
   if (attribute == kDeviceAttributeMajor) return *value = machine.major, kSuccess;
   if (attribute == kDeviceAttributeMinor) return *value = machine.minor, kSuccess;
+  if (attribute == kDeviceAttributeCooperativeLaunch) return *value = 1, kSuccess;
+  if (attribute == kDeviceAttributeMultiprocessors) {
+    const uint32_t count = LimitsOf(machine.major, machine.minor).multiprocessors;
+    return *value = static_cast<int>(count), kSuccess;
+  }
   return machine.Misuse(kErrorInvalidValue, "cuDeviceGetAttribute: an unknown attribute");
 }
 
@@ -650,6 +675,10 @@ Result FuncGetAttribute(int* value, int attribute, Function function) {
 
 Result FuncSetAttribute(Function function, int attribute, int value) {
   SIMULATOR_CALL("cuFuncSetAttribute");
+  if (attribute == kFunctionAttributeNonPortableClusters) {
+    function->any_cluster = value != 0;
+    return kSuccess;
+  }
   if (attribute != kFunctionAttributeMaxDynamicSharedMemory) {
     return machine.Misuse(kErrorInvalidValue, "cuFuncSetAttribute: an unknown attribute");
   }
@@ -683,20 +712,38 @@ Result LaunchKernel(Function function, unsigned grid_x, unsigned grid_y, unsigne
   return Launch(machine, stream, "cuLaunchKernel", function, shape, {params, extra});
 }
 
+Result OccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function function, int threads,
+                                                 size_t shared_memory) {
+  SIMULATOR_CALL("cuOccupancyMaxActiveBlocksPerMultiprocessor");
+  if (threads <= 0) return machine.Misuse(kErrorInvalidValue, "occupancy of an empty block");
+  const Limits limits = LimitsOf(machine.major, machine.minor);
+  *blocks = static_cast<int>(
+      ResidentBlocks(limits, function->image, static_cast<uint64_t>(threads), shared_memory));
+  return kSuccess;
+}
+
 Result LaunchKernelEx(const LaunchConfig* config, Function function, void** params, void** extra) {
   SIMULATOR_CALL("cuLaunchKernelEx");
-  unsigned cluster = 1;
+  Shape shape = {{config->grid_x, config->grid_y, config->grid_z},
+                 {config->block_x, config->block_y, config->block_z},
+                 1,
+                 config->shared_memory};
   for (unsigned i = 0; i < config->num_attributes; ++i) {
     const LaunchAttribute& attribute = config->attributes[i];
-    if (attribute.id != kLaunchAttributeClusterDimension) {
+    if (attribute.id == kLaunchAttributeClusterDimension) {
+      shape.cluster = attribute.value.cluster.x;
+    } else if (attribute.id == kLaunchAttributeCooperative) {
+      shape.cooperative = attribute.value.cooperative != 0;
+    } else if (attribute.id == kLaunchAttributeProgrammaticStreamSerialization) {
+      shape.dependent = attribute.value.programmatic != 0;
+    } else {
       return machine.Misuse(kErrorInvalidValue, "cuLaunchKernelEx: an unknown attribute");
     }
-    cluster = attribute.value.cluster.x;
   }
-  const Shape shape = {{config->grid_x, config->grid_y, config->grid_z},
-                       {config->block_x, config->block_y, config->block_z},
-                       cluster,
-                       config->shared_memory};
+  if (shape.dependent && machine.major < kDependentLaunchMajor) {
+    return machine.Misuse(kErrorNotSupported,
+                          "cuLaunchKernelEx: the device has no programmatic dependent launch");
+  }
   return Launch(machine, config->stream, "cuLaunchKernelEx", function, shape, {params, extra});
 }
 
@@ -913,9 +960,10 @@ Result GraphAddKernelNode(GraphNode* node, Graph graph, const GraphNode* depende
                           size_t num_dependencies, const KernelNodeParams* params) {
   SIMULATOR_CALL("cuGraphAddKernelNode");
   CUgraphNode_st contents;
-  // The cluster is an attribute that is set on the node afterwards.
-  const unsigned cluster = params->function->image.cluster;
-  const Result result = BindNode(machine, *params, cluster, &contents.launch);
+  // Attributes are set on the node afterwards; without the kernel's cluster it cannot be bound.
+  BoundLaunch like;
+  like.cluster = params->function->image.cluster;
+  const Result result = BindNode(machine, *params, like, &contents.launch);
   if (result != kSuccess) return result;
   contents.launch.cluster = 1;
   return AddNode(machine, node, graph, dependencies, num_dependencies, std::move(contents));
@@ -990,10 +1038,57 @@ Result GraphAddNode(GraphNode* node, Graph graph, const GraphNode* dependencies,
 Result GraphKernelNodeSetAttribute(GraphNode node, int attribute,
                                    const LaunchAttributeValue* value) {
   SIMULATOR_CALL("cuGraphKernelNodeSetAttribute");
-  if (attribute != kLaunchAttributeClusterDimension) {
+  if (attribute == kLaunchAttributeClusterDimension) {
+    node->launch.cluster = value->cluster.x;
+  } else if (attribute == kLaunchAttributeCooperative) {
+    Shape shape = {};
+    std::memcpy(shape.grid, node->launch.grid, sizeof shape.grid);
+    std::memcpy(shape.block, node->launch.block, sizeof shape.block);
+    shape.cluster = node->launch.function->image.cluster;
+    shape.shared = node->launch.shared_memory;
+    shape.cooperative = value->cooperative != 0;
+    const CUfunc_st& function = *node->launch.function;
+    const Excess excess = CheckShape(LimitsOf(machine.major, machine.minor), function.image, shape,
+                                     function.max_shared, function.any_cluster);
+    if (excess.result != kSuccess) {
+      return machine.Misuse(excess.result, "kernel " + function.image.name +
+                                               ", as the node of a graph: " + excess.what);
+    }
+    node->launch.cooperative = shape.cooperative;
+  } else {
     return machine.Misuse(kErrorInvalidValue, "cuGraphKernelNodeSetAttribute: unknown attribute");
   }
-  node->launch.cluster = value->cluster.x;
+  return kSuccess;
+}
+
+Result GraphAddDependencies(Graph graph, const GraphNode* from, const GraphNode* to,
+                            const GraphEdgeData* edges, size_t num_edges) {
+  SIMULATOR_CALL("cuGraphAddDependencies");
+  if (!Live(machine.graphs, graph)) {
+    return machine.Misuse(kErrorInvalidHandle, "cuGraphAddDependencies: not a graph");
+  }
+  for (size_t i = 0; i < num_edges; ++i) {
+    if (from[i] == nullptr || to[i] == nullptr || from[i]->graph != graph ||
+        to[i]->graph != graph || from[i]->index + 1 != to[i]->index || to[i]->chained) {
+      return machine.Misuse(kErrorInvalidValue,
+                            "cuGraphAddDependencies: only graphs that are chains are supported");
+    }
+    const bool early = edges != nullptr && edges[i].type == kDependencyTypeProgrammatic;
+    if (early && machine.major < kDependentLaunchMajor) {
+      return machine.Misuse(
+          kErrorNotSupported,
+          "cuGraphAddDependencies: the device has no programmatic dependent launch");
+    }
+    const bool kernels =
+        from[i]->kind == CUgraphNode_st::kKernel && to[i]->kind == CUgraphNode_st::kKernel;
+    if (early && (!kernels || edges[i].from_port != kKernelNodePortProgrammatic)) {
+      return machine.Misuse(kErrorInvalidValue,
+                            "cuGraphAddDependencies: a programmatic edge leads from the "
+                            "programmatic port of a kernel to a kernel");
+    }
+    to[i]->chained = true;
+    to[i]->launch.dependent = early;
+  }
   return kSuccess;
 }
 
@@ -1007,6 +1102,10 @@ Result GraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long lon
   if (graph->within != nullptr) {
     return machine.Misuse(kErrorInvalidValue,
                           "cuGraphInstantiateWithFlags: a graph inside a conditional node");
+  }
+  if (IsNoChain(nodes)) {
+    return machine.Misuse(kErrorInvalidValue,
+                          "cuGraphInstantiateWithFlags: only graphs that are chains are supported");
   }
   if (HasWrongCluster(nodes)) {
     return machine.Misuse(kErrorInvalidValue,
@@ -1039,7 +1138,8 @@ Result GraphExecKernelNodeSetParams(GraphExec exec, GraphNode node,
   SIMULATOR_CALL("cuGraphExecKernelNodeSetParams");
   CUgraphNode_st* target = ExecNode(machine, exec, node, CUgraphNode_st::kKernel);
   if (target == nullptr) return kErrorInvalidValue;
-  return BindNode(machine, *params, target->launch.cluster, &target->launch);
+  const BoundLaunch like = target->launch;
+  return BindNode(machine, *params, like, &target->launch);
 }
 
 Result GraphExecMemcpyNodeSetParams(GraphExec exec, GraphNode node, const Memcpy3D* params,
@@ -1056,6 +1156,27 @@ Result GraphExecMemsetNodeSetParams(GraphExec exec, GraphNode node, const Memset
   CUgraphNode_st* target = ExecNode(machine, exec, node, CUgraphNode_st::kFill);
   if (target == nullptr) return kErrorInvalidValue;
   return FillNode(machine, *params, target);
+}
+
+Result TensorMapEncodeTiled(TensorMap* map, int type, uint32_t rank, void* address,
+                            const uint64_t* shape, const uint64_t* strides, const uint32_t* box,
+                            const uint32_t* element_strides, int interleave, int swizzle,
+                            int l2_promotion, int fill) {
+  SIMULATOR_CALL("cuTensorMapEncodeTiled");
+  if (machine.major < kTensorMapMajor) {
+    return machine.Misuse(kErrorNotSupported, "cuTensorMapEncodeTiled: the device has no TMA");
+  }
+  const auto start = reinterpret_cast<DevicePointer>(address);
+  const TiledTensor tensor = {
+      type,       rank,    start,        shape, strides, box, element_strides,
+      interleave, swizzle, l2_promotion, fill};
+  std::string fault = CheckTensorMap(tensor);
+  if (fault.empty() && !machine.memory.Owns(start)) fault = "no address of device memory";
+  if (!fault.empty()) {
+    return machine.Misuse(kErrorInvalidValue, "cuTensorMapEncodeTiled: " + fault);
+  }
+  WriteTensorMap(tensor, map);
+  return kSuccess;
 }
 
 Result GraphLaunch(GraphExec exec, Stream handle) {

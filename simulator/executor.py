@@ -25,13 +25,14 @@ from typing import Final
 
 import torch
 
-from simulator import images, kernels
+from simulator import images, kernels, tensor_maps
 from simulator.interpreter import errors, ttir
 from simulator.interpreter.errors import InterpreterError, KernelFault
 from simulator.interpreter.execute import execute
 from simulator.interpreter.memory import Block, Memory
+from simulator.interpreter.values import MappedTensor
 from wrapgen import set_condition
-from wrapgen.kernels.launch import POINTER_BYTES
+from wrapgen.kernels.launch import MAX_ALIGNMENT, POINTER_BYTES
 from wrapgen.kernels.metadata import SCRATCH_PARAMS
 
 _ILLEGAL_ADDRESS: Final = 700
@@ -66,11 +67,17 @@ parameters."""
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A loaded kernel: offset and format, and name, of each parameter the TTIR takes."""
+    """A loaded kernel: offset and format, and name, of each parameter the TTIR takes.
+
+    ``scratch`` is the global scratch memory in bytes that a launch must provide for each block, and
+    ``scratch_at`` the offset of its address in the parameters.
+    """
 
     function: ttir.Function
     slots: tuple[tuple[int, str], ...]
     names: tuple[str, ...]
+    scratch: int
+    scratch_at: int
 
 
 class Executor:
@@ -118,24 +125,37 @@ class Executor:
         try:
             source = self._directories.find(facts.entry, hashlib.sha256(image).hexdigest())
             function = ttir.parse(source.ttir)
-            slots = _slots(facts, function, source)
+            slots, at = _slots(facts, function, source)
         except (kernels.KernelNotFoundError, InterpreterError) as error:
             return "failed", str(error)
         names = tuple(each.name for each in function.parameters)
         if source.launch is not None:
             names = tuple(each.name for each in source.launch.params)
-        self._kernels[identity] = Kernel(function, slots, names)
+        self._kernels[identity] = Kernel(function, slots, names, source.scratch, at)
         kinds = ["pointer" if p.type.element == "ptr" else "scalar" for p in function.parameters]
         registers = facts.registers or source.registers
         named = tuple(zip(names, kinds, strict=True))
         return "module", _module(facts, identity, named, registers) + "\n"
 
+    def _check_scratch(self, kernel: Kernel, buffer: bytes, blocks: int) -> None:
+        """Raises ``InterpreterError`` where a launch provides too little scratch memory."""
+        (address,) = struct.unpack_from("<Q", buffer, kernel.scratch_at)
+        needed = blocks * kernel.scratch
+        block = self._memory.find(address)
+        if needed and (block is None or address + needed > block.end):
+            raise InterpreterError(
+                f"kernel {kernel.function.name} needs {needed} bytes of global scratch memory, "
+                f"{kernel.scratch} for each of {blocks} blocks, and address {address:#x} has "
+                + ("none" if block is None else f"{block.end - address}")
+            )
+
     def _launch(self, words: str, buffer: bytes) -> tuple[str, str]:
         identity, _, *numbers, origin = words.split(" ", 10)
         grid_x, grid_y, grid_z, *_, cluster, _ = map(int, numbers)
         kernel = self._kernels[identity]
-        args = [_number(form, buffer, offset) for offset, form in kernel.slots]
         try:
+            args = _arguments(kernel, buffer)
+            self._check_scratch(kernel, buffer, grid_x * grid_y * grid_z)
             # A Triton program is a block, or a cluster of them.
             grid = (grid_x // cluster, grid_y, grid_z)
             execute(
@@ -183,14 +203,32 @@ def _module(
     )
 
 
+def _arguments(kernel: Kernel, buffer: bytes) -> list[int | float | MappedTensor]:
+    """The arguments of a launch."""
+    args: list[int | float | MappedTensor] = []
+    for parameter, name, (offset, form) in zip(
+        kernel.function.parameters, kernel.names, kernel.slots, strict=True
+    ):
+        if form == tensor_maps.FORMAT:
+            where = f"kernel {kernel.function.name}, parameter {name}"
+            value = struct.unpack_from(form, buffer, offset)[0]
+            args.append(tensor_maps.read(value, parameter.type, where))
+        else:
+            args.append(_number(form, buffer, offset))
+    return args
+
+
 def _slots(
     facts: images.Image, function: ttir.Function, source: kernels.Source
-) -> tuple[tuple[int, str], ...]:
-    """Returns offset and ``struct`` format of each parameter of the TTIR, and sees to it that they
-    are those of the image, which has Triton's scratch pointers besides."""
+) -> tuple[tuple[tuple[int, str], ...], int]:
+    """Returns offset and ``struct`` format of each parameter of the TTIR, and the offset of the
+    first of Triton's scratch pointers; sees to it that they are those of the image."""
     formats = []
     for parameter in function.parameters:
         element = parameter.type.element
+        if element == "tensordesc":
+            formats.append(tensor_maps.FORMAT)
+            continue
         if element != "ptr" and element not in _SCALARS:
             raise InterpreterError(
                 f"kernel {function.name}: a scalar parameter of type {parameter.type} is not known"
@@ -206,9 +244,10 @@ def _slots(
     offsets = []
     end = 0
     for size in sizes:
-        offsets.append(-(-end // size) * size)
+        alignment = min(size, MAX_ALIGNMENT)
+        offsets.append(-(-end // alignment) * alignment)
         end = offsets[-1] + size
-    return tuple(zip(offsets, formats, strict=False))
+    return tuple(zip(offsets, formats, strict=False)), offsets[len(formats)]
 
 
 class _Connection:

@@ -33,13 +33,17 @@ uint32_t Number(const std::string& text) {
   return static_cast<uint32_t>(std::strtoul(text.c_str(), nullptr, 10));
 }
 
+// What is larger, a tensor map, is aligned to this.
+constexpr size_t kMaxAlignment = 64;
+
 // A parameter lies at the next multiple of its size.
 void PlaceParameters(const std::vector<std::string>& sizes, KernelImage* kernel) {
   size_t end = 0;
   for (const std::string& text : sizes) {
     Parameter parameter;
     parameter.size = std::max<size_t>(1, Number(text));
-    parameter.offset = (end + parameter.size - 1) / parameter.size * parameter.size;
+    const size_t alignment = std::min(parameter.size, kMaxAlignment);
+    parameter.offset = (end + alignment - 1) / alignment * alignment;
     end = parameter.offset + parameter.size;
     kernel->params.push_back(parameter);
   }

@@ -25,13 +25,14 @@ class KernelNotFoundError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A kernel's TTIR. ``launch`` is what lowering declared, ``registers`` those of a thread where
-    the metadata says so, else 0."""
+    """A kernel's TTIR. ``launch`` is what lowering declared; ``registers`` those of a thread and
+    ``scratch`` the bytes of global scratch memory of a block where the metadata says so, else 0."""
 
     ttir: str
     path: Path
     launch: Launch | None
     registers: int
+    scratch: int = 0
 
 
 class KernelDirectories:
@@ -71,6 +72,7 @@ class KernelDirectories:
             path=path,
             launch=None if launch is None else parse(launch, where=str(path)),
             registers=int(ours[0]["registers"]) if ours else 0,
+            scratch=int(ours[0].get("global_scratch", 0)) if ours else 0,
         )
 
     def _explain(self, name: str, wanted: set[str], sources: dict[str, tuple[Path, bytes]]) -> str:

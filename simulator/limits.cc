@@ -1,5 +1,7 @@
 #include "simulator/limits.h"
 
+#include <algorithm>
+
 namespace simulator {
 namespace {
 
@@ -7,12 +9,21 @@ using aoti::cuda::kErrorInvalidValue;
 using aoti::cuda::Result;
 
 constexpr Result kErrorLaunchOutOfResources = 701;
+constexpr Result kErrorCooperativeLaunchTooLarge = 720;
 constexpr Result kErrorInvalidClusterSize = 912;
 
 constexpr uint32_t kWarp = 32;
 // Registers are given to a warp in multiples of this (CUDA occupancy calculator, "register
 // allocation unit size", compute capability 3.0 and later).
 constexpr uint32_t kRegisterUnit = 256;
+// What the system takes of each block's shared memory, from compute capability 8.0.
+constexpr uint32_t kSystemShared = 1024;
+
+uint64_t RegistersOfBlock(const KernelImage& kernel, uint64_t threads) {
+  const uint64_t of_warp =
+      (uint64_t{kernel.registers} * kWarp + kRegisterUnit - 1) / kRegisterUnit * kRegisterUnit;
+  return of_warp * ((threads + kWarp - 1) / kWarp);
+}
 
 std::string Text(const uint32_t (&extent)[3]) {
   return std::to_string(extent[0]) + " x " + std::to_string(extent[1]) + " x " +
@@ -35,11 +46,27 @@ Limits LimitsOf(int major, int minor) {
                                 : capability >= 120                     ? 99
                                                                         : 48);
   limits.cluster = major >= 9 ? 8 : 1;
+  limits.cluster_optin = major >= 9 ? 16 : 1;
+  const bool small = capability == 86 || capability == 89 || capability >= 120;
+  limits.resident_threads = capability == 75 ? 1024 : small ? 1536 : 2048;
+  limits.resident_blocks = capability == 75 || capability == 86 ? 16 : small ? 24 : 32;
+  limits.resident_shared = limits.shared_optin + kSystemShared;
+  limits.multiprocessors = major >= 9 ? 132 : 108;
   return limits;
 }
 
+uint32_t ResidentBlocks(const Limits& limits, const KernelImage& kernel, uint64_t threads,
+                        uint64_t dynamic_shared) {
+  uint64_t blocks = std::min<uint64_t>(limits.resident_blocks, limits.resident_threads / threads);
+  const uint64_t registers = RegistersOfBlock(kernel, threads);
+  if (registers != 0) blocks = std::min(blocks, limits.resident_registers / registers);
+  blocks =
+      std::min(blocks, limits.resident_shared / (kSystemShared + kernel.shared + dynamic_shared));
+  return static_cast<uint32_t>(blocks);
+}
+
 Excess CheckShape(const Limits& limits, const KernelImage& kernel, const Shape& shape,
-                  uint32_t max_shared) {
+                  uint32_t max_shared, bool any_cluster) {
   const auto refuse = [](Result result, const std::string& what) { return Excess{result, what}; };
   for (int i = 0; i < 3; ++i) {
     if (shape.grid[i] == 0 || shape.block[i] == 0) {
@@ -66,8 +93,7 @@ Excess CheckShape(const Limits& limits, const KernelImage& kernel, const Shape& 
         Over("threads of a block:", threads,
              kernel.exact ? "the kernel needs exactly" : "the kernel allows", kernel.threads));
   }
-  const uint64_t registers = (uint64_t{kernel.registers} * kWarp + kRegisterUnit - 1) /
-                             kRegisterUnit * kRegisterUnit * ((threads + kWarp - 1) / kWarp);
+  const uint64_t registers = RegistersOfBlock(kernel, threads);
   if (registers > limits.registers) {
     return refuse(kErrorLaunchOutOfResources,
                   Over("registers of a block:", registers, "the device has", limits.registers) +
@@ -92,14 +118,26 @@ Excess CheckShape(const Limits& limits, const KernelImage& kernel, const Shape& 
     return refuse(kErrorInvalidValue, Over("blocks of a cluster:", shape.cluster,
                                            "the kernel was compiled for", kernel.cluster));
   }
-  if (shape.cluster > limits.cluster) {
+  const uint32_t cluster = any_cluster ? limits.cluster_optin : limits.cluster;
+  if (shape.cluster > cluster) {
     return refuse(kErrorInvalidClusterSize,
-                  Over("blocks of a cluster:", shape.cluster, "the device allows", limits.cluster));
+                  Over("blocks of a cluster:", shape.cluster,
+                       any_cluster ? "the device allows" : "without cuFuncSetAttribute it may have",
+                       cluster));
   }
   if (shape.grid[0] % shape.cluster != 0) {
     return refuse(kErrorInvalidValue, "a grid of " + Text(shape.grid) +
                                           " blocks, no multiple of the cluster of " +
                                           std::to_string(shape.cluster));
+  }
+  if (shape.cooperative) {
+    const uint64_t blocks = uint64_t{shape.grid[0]} * shape.grid[1] * shape.grid[2];
+    const uint64_t resident =
+        uint64_t{ResidentBlocks(limits, kernel, threads, shape.shared)} * limits.multiprocessors;
+    if (blocks > resident) {
+      return refuse(kErrorCooperativeLaunchTooLarge, Over("blocks of a cooperative grid:", blocks,
+                                                          "at a time the device runs", resident));
+    }
   }
   return {};
 }

@@ -234,6 +234,8 @@ void Machine::ExecuteInProcess(const BoundLaunch& launch) {
   call.cluster[1] = 1;
   call.cluster[2] = 1;
   call.shared_memory = launch.shared_memory;
+  call.cooperative = launch.cooperative ? 1 : 0;
+  call.dependent = launch.dependent ? 1 : 0;
   call.num_params = static_cast<uint32_t>(params.size());
   call.params = params.data();
   if (executor == nullptr) {

@@ -35,6 +35,8 @@ struct BoundLaunch {
   uint32_t block[3] = {};
   uint32_t cluster = 1;
   uint32_t shared_memory = 0;
+  bool cooperative = false;
+  bool dependent = false;
   std::vector<std::vector<unsigned char>> params;
   uint64_t number = 0;  // of all launches of the process, from 1
   std::string origin;   // "launch 7", or which node of which graph launch it is
@@ -66,7 +68,8 @@ struct CUmod_st {
 struct CUfunc_st {
   CUctx_st* context = nullptr;
   simulator::KernelImage image;
-  uint32_t max_shared = 0;  // dynamic
+  uint32_t max_shared = 0;   // dynamic
+  bool any_cluster = false;  // clusters that not every device can do
 };
 
 struct CUstream_st {
@@ -88,6 +91,7 @@ struct CUevent_st {
 struct CUgraphNode_st {
   CUgraph_st* graph = nullptr;
   size_t index = 0;
+  bool chained = false;  // ordered behind the node before it
   enum Kind { kKernel, kCopy, kFill, kConditional } kind = kKernel;
   simulator::BoundLaunch launch;
   simulator::DevicePointer dst = 0;

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 
 from simulator.interpreter import Block, Function, Memory, execute, parse
+from simulator.interpreter.values import MappedTensor
 from wrapgen import program as program_file
 from wrapgen import set_condition
 from wrapgen.dtype import INFO, DType
@@ -28,13 +29,13 @@ from wrapgen.program import (
     If,
     Kernel,
     Launch,
-    PointerArg,
     Procedure,
     Program,
     Ref,
     ScalarArg,
     ScalarSpec,
     Step,
+    TensorMapArg,
     TensorSpec,
     While,
     inner,
@@ -386,15 +387,16 @@ class _Run:
                 f"{place}: kernel {kernel.name} has {len(kernel.params)} parameters, got "
                 f"{len(step.args)} arguments"
             )
-        args: list[int | float] = []
+        args: list[int | float | MappedTensor] = []
         read_only: set[str] = set()
         for param, arg in zip(kernel.params, step.args, strict=True):
-            if isinstance(arg, PointerArg):
-                args.append(self._address(procedure, arg.ref))
-                if arg.access == "read":
-                    read_only.add(param.name)
-            else:
+            if isinstance(arg, ScalarArg):
                 args.append(self._scalar(arg))
+                continue
+            address = self._address(procedure, arg.ref)
+            args.append(self._mapped(arg, address) if isinstance(arg, TensorMapArg) else address)
+            if arg.access == "read":
+                read_only.add(param.name)
         x, y, z = (self._int(size) for size in step.grid)
         execute(
             self._kernels[step.kernel],
@@ -404,6 +406,15 @@ class _Run:
             launch=place,
             parameters=[param.name for param in kernel.params],
             read_only=frozenset(read_only),
+        )
+
+    def _mapped(self, arg: TensorMapArg, address: int) -> MappedTensor:
+        return MappedTensor(
+            address,
+            tuple(self._int(size) for size in arg.shape),
+            tuple(self._int(stride) for stride in arg.strides),
+            nan=arg.padding == "nan",
+            tf32=arg.round_to_tf32,
         )
 
     def _scalar(self, arg: ScalarArg) -> int | float:
@@ -441,7 +452,7 @@ class _Run:
         found: list[tuple[Ref, Any, int | None]]
         if isinstance(step, Launch):
             found = [
-                (arg.ref, arg.access, None) for arg in step.args if isinstance(arg, PointerArg)
+                (arg.ref, arg.access, None) for arg in step.args if not isinstance(arg, ScalarArg)
             ]
         elif isinstance(step, Copy):
             nbytes = self._int(step.nbytes)
@@ -482,7 +493,7 @@ def _named(steps: Sequence[Step]) -> Counter[str]:
     for step in walk(steps):
         match step:
             case Launch():
-                refs = [arg.ref for arg in step.args if isinstance(arg, PointerArg)]
+                refs = [arg.ref for arg in step.args if not isinstance(arg, ScalarArg)]
             case Copy():
                 refs = [step.src, step.dst]
             case Fill():

@@ -30,10 +30,10 @@ from wrapgen.program import (
     Copy,
     Fill,
     Launch,
-    PointerArg,
     Procedure,
     Program,
     Ref,
+    ScalarArg,
     SourceNode,
     Step,
     inner,
@@ -98,7 +98,7 @@ def accesses(step: Step) -> Iterator[tuple[Ref, str]]:
     step inside a branch or a loop writes, that is written, and what is only read there, read."""
     if isinstance(step, Launch):
         for arg in step.args:
-            if isinstance(arg, PointerArg):
+            if not isinstance(arg, ScalarArg):
                 yield arg.ref, arg.access
     elif isinstance(step, Copy):
         yield step.src, "read"

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from simulator.interpreter import errors, libdevice, ocml, ptx, tensors
+from simulator.interpreter import errors, floats, libdevice, ocml, ptx, tensors
 from simulator.interpreter.access import Access, Launch
 from simulator.interpreter.elementwise import ELEMENTWISE, REDUCTIONS, select
 from simulator.interpreter.errors import InterpreterError, KernelFault
@@ -32,6 +32,7 @@ from simulator.interpreter.ttir import Block, Function, Op, Type, is_float
 from simulator.interpreter.turns import Stuck, Turns
 from simulator.interpreter.values import (
     Descriptor,
+    MappedTensor,
     Pointer,
     Tensor,
     Value,
@@ -52,7 +53,7 @@ MAX_SPINS: Final = 1 << 16
 def execute(
     function: Function,
     grid: tuple[int, int, int],
-    args: Sequence[int | float],
+    args: Sequence[int | float | MappedTensor],
     memory: Memory,
     *,
     launch: str,
@@ -65,7 +66,8 @@ def execute(
     Args:
       function: the kernel, from ``ttir.parse``.
       grid: programs in x, y and z. Where one is 0 nothing is run.
-      args: one for each parameter: an address for a pointer, else a number (bool as 0 or 1).
+      args: one for each parameter: an address for a pointer, a ``MappedTensor`` for a descriptor,
+        else a number (bool as 0 or 1).
       memory: what the addresses are of.
       launch: what reports call the launch.
       parameters: what reports call the parameters; TTIR's own names (``arg0``) if None.
@@ -118,9 +120,17 @@ def execute(
             run(start)
 
 
-def _argument(function: Function, index: int, name: str, value: float, launch: Launch) -> Value:
+def _argument(
+    function: Function, index: int, name: str, value: float | MappedTensor, launch: Launch
+) -> Value:
     parameter = function.parameters[index]
     kind, promised = parameter.type, parameter.divisibility
+    if isinstance(value, MappedTensor) != (kind.element == "tensordesc"):
+        raise InterpreterError(
+            f"kernel {function.name}, parameter {name}: got {value!r} for the type {kind}"
+        )
+    if isinstance(value, MappedTensor):
+        return _descriptor(kind, name, value, launch)
     if isinstance(value, int) and value % promised:
         pointer = kind.element == "ptr"
         raise KernelFault(
@@ -138,15 +148,23 @@ def _argument(function: Function, index: int, name: str, value: float, launch: L
         block = launch.memory.find(value)
         zero = torch.zeros(1, dtype=torch.int32)
         return Pointer(value, zero, _itemsize(kind.pointee), block, name, zero=True)
-    if kind.element == "tensordesc":
-        raise InterpreterError(
-            f"kernel {function.name}, parameter {name}: tensor descriptors made by the host are "
-            "not supported; make them in the kernel (tl.make_tensor_descriptor)"
-        )
     if not is_float(kind.element) and kind.element != "i1":
         bits = 8 * dtype_of(kind.element).itemsize
         value = (int(value) + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
     return torch.tensor([value], dtype=dtype_of(kind.element))
+
+
+def _descriptor(kind: Type, name: str, value: MappedTensor, launch: Launch) -> Descriptor:
+    zero = torch.zeros(1, dtype=torch.int32)
+    block = launch.memory.find(value.address)
+    itemsize = _itemsize(Type(_pointee(kind).element))
+    return Descriptor(
+        Pointer(value.address, zero, itemsize, block, name, zero=True),
+        tuple(torch.tensor([size]) for size in value.shape),
+        tuple(torch.tensor([stride]) for stride in value.strides),
+        math.nan if value.nan else 0.0,
+        value.tf32,
+    )
 
 
 def _itemsize(kind: Type | None) -> int:
@@ -192,7 +210,8 @@ def _shared(plan: _Plan, values: Sequence[Value]) -> frozenset[MemoryBlock]:
     """The allocations that a launch both reads and writes."""
 
     def blocks(positions: frozenset[int]) -> set[MemoryBlock]:
-        pointers = [values[i] for i in sorted(positions)]
+        found = [values[i] for i in sorted(positions)]
+        pointers = [each.pointer if isinstance(each, Descriptor) else each for each in found]
         return {p.block for p in pointers if isinstance(p, Pointer) and p.block is not None}
 
     return frozenset(blocks(plan.loaded) & blocks(plan.stored))
@@ -1030,6 +1049,7 @@ class _Tile:
     element: Type
     shape: tuple[int, ...]
     padding: float
+    tf32: bool
 
 
 def _tile(op: Op, frame: _Frame) -> _Tile:
@@ -1062,7 +1082,8 @@ def _tile(op: Op, frame: _Frame) -> _Tile:
         inside = inside & (at >= 0) & (at < size.to(torch.int64).reshape(-1, *ones))
         offset = offset + at * stride.to(torch.int64).reshape(-1, *ones)
     pointer = dataclasses.replace(descriptor.pointer, offset=offset, zero=False)
-    return _Tile(pointer, inside, Type(kind.element), shape, descriptor.padding)
+    padding, tf32 = descriptor.padding, descriptor.tf32
+    return _Tile(pointer, inside, Type(kind.element), shape, padding, tf32)
 
 
 def _descriptor_load(machine: _Machine, op: Op, frame: _Frame) -> Value:
@@ -1071,6 +1092,8 @@ def _descriptor_load(machine: _Machine, op: Op, frame: _Frame) -> Value:
     other = torch.full((1,) * (len(tile.shape) + 1), tile.padding, dtype=torch.float32)
     value = frame.access.load(op, tile.pointer, tile.element, tile.inside, other.to(dtype))
     assert isinstance(value, Tensor)
+    if tile.tf32:
+        value = floats.tf32(value)
     return tensors.reshape(value, tile.shape, op.result_types[0].shape)
 
 

@@ -3,6 +3,9 @@
 What kernels write in assembly is a few instructions on registers: a rounding mode, an
 approximation, a shift. Those are executed here, named as the PTX ISA names them. Branches, memory,
 special registers and vectors are not supported; neither is more than one element to a register.
+
+A kernel that may start before the one ahead of it has ended says in assembly when it waits for that
+(``griddepcontrol``). Kernels run one after the other here, so there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -81,6 +84,9 @@ _BINARY: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "xor": torch.bitwise_xor,
 }
 
+_GRID_CONTROL: Final = frozenset(("griddepcontrol.wait", "griddepcontrol.launch_dependents"))
+"""What orders kernels. Triton gives each a result, which is not set and not used."""
+
 _COMPARISONS: Final = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
@@ -99,6 +105,8 @@ def evaluate(op: Op, operands: list[Tensor]) -> Any:
         )
     if len(constraints) < len(op.results) + len(operands):
         raise InterpreterError(f"inline assembly {text!r}: constraints do not fit the operands")
+    if set(_statements(text)) <= _GRID_CONTROL:
+        return [torch.zeros((1,), dtype=dtype_of(kind.element)) for kind in op.result_types]
     state: dict[str, Tensor] = {}
     inputs = constraints[len(op.results) : len(op.results) + len(operands)]
     for i, (constraint, value) in enumerate(zip(inputs, operands, strict=True)):

@@ -48,16 +48,33 @@ class Pointer:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A tensor in memory as ``tt.make_tensor_descriptor`` describes it. Sizes are in elements.
+class MappedTensor:
+    """A tensor in memory as the host describes it to a kernel. Sizes are in elements.
 
-    ``padding`` is what elements outside of it read as.
+    ``nan`` says that elements outside of it read as that, not as zero; ``tf32`` that float32 is
+    rounded to tf32 as it is read.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    nan: bool = False
+    tf32: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A tensor in memory as ``tt.make_tensor_descriptor`` or the host describes it. Sizes are in
+    elements.
+
+    ``padding`` is what elements outside of it read as; ``tf32`` as in ``MappedTensor``.
     """
 
     pointer: Pointer
     shape: tuple[Tensor, ...]
     strides: tuple[Tensor, ...]
     padding: float
+    tf32: bool = False
 
 
 Value: TypeAlias = Tensor | Pointer | Descriptor
@@ -93,6 +110,7 @@ def take(value: Value, index: Tensor) -> Value:
         tuple(take(part, index) for part in value.shape),
         tuple(take(part, index) for part in value.strides),
         value.padding,
+        value.tf32,
     )
 
 
@@ -139,6 +157,7 @@ def merge(count: int, parts: Sequence[tuple[Tensor, Value]]) -> Value:
         tuple(field(column) for column in zip(*(d.shape for d in descriptors), strict=True)),
         tuple(field(column) for column in zip(*(d.strides for d in descriptors), strict=True)),
         first.padding,
+        first.tf32,
     )
 
 

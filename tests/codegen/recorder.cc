@@ -68,11 +68,22 @@ class Recorder : public aoti::Launcher {
       const size_t nbytes = sizes.empty() ? 8 : std::stoul(sizes);
       sizes = sizes.find(',') == std::string::npos ? "" : sizes.substr(sizes.find(',') + 1);
       uint64_t value = 0;
-      std::memcpy(&value, params[i], nbytes);
+      std::memcpy(&value, params[i], nbytes < sizeof value ? nbytes : sizeof value);
       std::printf(" %zu:0x%" PRIx64, nbytes, value);
     }
     std::printf("\n");
     return Done();
+  }
+
+  aoti::Status Encode(uint32_t kernel, uint32_t param, const aoti::MappedTensor& tensor,
+                      aoti::TensorMap* map) override {
+    std::printf("map %s %" PRIu32 " 0x%" PRIx64, target_.kernels[kernel].name, param,
+                tensor.address);
+    for (const int64_t size : tensor.shape) std::printf(" %" PRId64, size);
+    for (const int64_t stride : tensor.strides) std::printf(" %" PRId64, stride);
+    std::printf(" %d %d\n", tensor.nan, tensor.tf32);
+    std::memset(map, 0x11, sizeof *map);
+    return aoti::Status();
   }
 
   aoti::Status Copy(DeviceAddress dst, DeviceAddress src, uint64_t nbytes,
@@ -142,6 +153,19 @@ void Print(const char* what, const aoti::Table<aoti::TensorDescription>& tensors
   }
 }
 
+// How a kernel is launched beyond its grid.
+void PrintLaunch(const aoti::KernelDescription& kernel) {
+  if (kernel.flags == 0 && kernel.tensor_maps.size == 0) return;
+  std::printf("attributes %s flags=%u blocks=%" PRIu64 " maps=", kernel.name, kernel.flags,
+              kernel.blocks);
+  for (const aoti::TensorMapDescription& map : kernel.tensor_maps) {
+    std::printf("%u:%d/%u/%d/", map.param, map.element, map.element_size, map.swizzle);
+    for (const uint32_t size : map.box) std::printf("%ux", size);
+    std::printf(",");
+  }
+  std::printf("\n");
+}
+
 void Print(const aoti::TargetDescription& target) {
   std::printf("target %s %d.%d ptx=%d driver=%d\n", target.name, target.major, target.minor,
               target.ptx, target.driver);
@@ -162,6 +186,7 @@ void Print(const aoti::TargetDescription& target) {
                 kernel.num_params, reinterpret_cast<uintptr_t>(kernel.image) % 16 == 0,
                 target.ptx && kernel.image[size] == 0, static_cast<int>(size),
                 reinterpret_cast<const char*>(kernel.image));
+    PrintLaunch(kernel);
   }
 }
 

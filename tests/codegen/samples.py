@@ -32,6 +32,7 @@ from wrapgen.program import (
     SourceNode,
     Step,
     Symbol,
+    TensorMapArg,
     TensorSpec,
     Weight,
     While,
@@ -68,6 +69,12 @@ def pointer(name: str, dtype: DType = F16) -> KernelParam:
 
 def scalar(name: str, dtype: DType, divisible_by_16: bool = False) -> KernelParam:
     return KernelParam(name=name, kind="scalar", dtype=dtype, divisible_by_16=divisible_by_16)
+
+
+def tensor_map(name: str, *block: int, dtype: DType = F16) -> KernelParam:
+    return KernelParam(
+        name=name, kind="tensor_map", dtype=dtype, divisible_by_16=False, block=block
+    )
 
 
 def kernel(stem: str, *params: KernelParam, num_warps: int = 4) -> Kernel:
@@ -600,6 +607,87 @@ def control(target: str = "sm_90") -> Program:
     )
 
 
+def launches(target: str = "sm_90") -> Program:
+    """Every kind of launch: one whose programs wait for each other, clusters, one that may start
+    before the kernel ahead of it has ended, three directions, tensor maps, scratch memory (of the
+    kernels that ``SCRATCH`` says need it)."""
+    total = dataclasses.replace(
+        kernel(
+            "total",
+            *(pointer("x"), pointer("partial", F32), pointer("semaphore", I32)),
+            *(pointer("out", F32), scalar("n", I32)),
+        ),
+        cooperative=True,
+    )
+    pairs = dataclasses.replace(kernel("pairs", pointer("x"), pointer("out")), num_ctas=2)
+    shift = dataclasses.replace(kernel("shift", pointer("x"), pointer("out")), launch_pdl=True)
+    tiles = kernel(
+        "tiles", tensor_map("x", 64, 32), tensor_map("out", 64, 64), scalar("columns", I32)
+    )
+
+    def mapped(space: Any, name: str, access: Any, padding: Any = "zero") -> TensorMapArg:
+        ref = Ref(space=space, name=name)
+        shape, steps = (128, 64), (64, 1)
+        return TensorMapArg(ref=ref, access=access, shape=shape, strides=steps, padding=padding)
+
+    semaphore = Ref(space="arena", name="semaphore")
+    sum_node = node("sum_1", "aten.sum.default", "", 4, "total = x.sum()")
+    main: list[Step] = [
+        Fill(dst=semaphore, byte=0, nbytes=4, sources=(sum_node,)),
+        launch(
+            total,
+            (16, 1, 1),
+            reads("input", "x"),
+            *(writes("arena", "partial"), updates("arena", "semaphore")),
+            writes("output", "total"),
+            ScalarArg(dtype=I32, value=8192),
+            sources=(sum_node,),
+        ),
+        launch(
+            pairs,
+            (4, 2, 3),
+            *(reads("input", "x"), writes("arena", "doubled")),
+            sources=(node("mul", "aten.mul.Tensor", "", 5, "y = 2 * x"),),
+        ),
+        launch(
+            shift,
+            (8, 1, 1),
+            *(reads("arena", "doubled"), writes("arena", "shifted")),
+            sources=(node("add", "aten.add.Tensor", "", 6, "y = y + 1"),),
+        ),
+        launch(
+            tiles,
+            (2, 2, 1),
+            mapped("arena", "shifted", "read", "nan"),
+            mapped("output", "y", "write"),
+            ScalarArg(dtype=I32, value=64),
+            sources=(node("relu", "aten.relu.default", "", 7, "return total, torch.relu(y)"),),
+        ),
+    ]
+    return program(
+        target=target,
+        inputs=(tensor("x", "args[0]", F16, 128, 64),),
+        outputs=(
+            tensor("total", "outputs[0]", F32),
+            tensor("y", "outputs[1]", F16, 128, 64),
+        ),
+        kernels=(pairs, shift, tiles, total),
+        main=Procedure(
+            buffers=(
+                buffer("semaphore", I32, 1),
+                buffer("partial", F32, 16),
+                buffer("doubled", F16, 128, 64),
+                buffer("shifted", F16, 128, 64),
+            ),
+            steps=tuple(main),
+        ),
+    )
+
+
+SCRATCH = {"tiles": 128}
+"""Bytes of scratch memory that a block needs, by the stem of the kernel's name."""
+
+
 def many_launches(count: int, target: str = "sm_90") -> Program:
     """A chain of ``count`` launches of ``count // 10`` kernels."""
     names = ("in_ptr0", "in_ptr1", "in_ptr2", "out_ptr0")
@@ -639,12 +727,20 @@ def many_launches(count: int, target: str = "sm_90") -> Program:
 
 def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
     """Metadata such as the compile step writes for ``image``."""
-    sizes = [8 if p.kind == "pointer" else INFO[p.dtype].itemsize for p in of.params] + [8, 8]
+    nbytes = {"pointer": 8, "tensor_map": 128}
+    sizes = [nbytes.get(p.kind) or INFO[p.dtype].itemsize for p in of.params] + [8, 8]
+    # As in a cubin: parameters begin at byte 528 of their bank, where a map is at a multiple of 64.
     params, end = [], 0
     for size in sizes:
-        offset = -(-end // size) * size
+        alignment = min(size, 64)
+        offset = -(-(528 + end) // alignment) * alignment - 528
         params.append({"offset": offset, "size": size})
         end = offset + size
+    maps = [
+        {"param": i, "element": 6, "swizzle": 3 if p.block[-1] == 64 else 2, "box": list(p.block)}
+        for i, p in enumerate(of.params)
+        if p.kind == "tensor_map"
+    ]
     return {
         "schema_version": 1,
         "name": of.name,
@@ -663,8 +759,10 @@ def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
         "spill_stores": 0,
         "spill_loads": 0,
         "params": params,
-        "global_scratch": 0,
+        "global_scratch": SCRATCH.get(of.name.rpartition("_")[0], 0),
+        "global_scratch_align": 128,
         "profile_scratch": 0,
+        "tensor_maps": maps,
     }
 
 

@@ -28,6 +28,7 @@ SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
     "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
     "copies": (samples.copies, [SM_80, SM_90]),
     "user_kernels": (samples.user_kernels, [SM_90]),
+    "launches": (samples.launches, [SM_90]),
 }
 
 UPDATE = "UPDATE_GOLDEN"
@@ -67,7 +68,8 @@ def record(name: str, scratch: Path, compiler: str = "g++") -> dict[str, list[li
     sizes = [
         f"{kernel.name}="
         + ",".join(
-            "8" if p.kind == "pointer" else str(INFO[p.dtype].itemsize) for p in kernel.params
+            {"pointer": "8", "tensor_map": "128"}.get(p.kind) or str(INFO[p.dtype].itemsize)
+            for p in kernel.params
         )
         for kernel in make(str(targets[0].lowering)).kernels
     ]
@@ -114,6 +116,32 @@ def test_elementwise(tmp_path: Path) -> None:
     arguments = ["8:0x1000000", "8:0x2000000", "4:0x7d0", "8:0x0", "8:0x0"]
     assert sections["sm_90 main"] == [["launch", kernel, "2x1x1", "caller", *arguments]]
     assert sections["sm_90 failing"][-1][:2] == ["status", "6"]
+
+
+def test_launches(tmp_path: Path) -> None:
+    """Tensors are described before the launch that takes the descriptions, and scratch memory is a
+    temporary of the launch."""
+    sections = record("launches", tmp_path)
+    kernels = {k.name.partition("_")[0]: k.name for k in samples.launches().kernels}
+    attributes = {x[1]: x[2:] for x in sections["sm_90 tables"] if x[0] == "attributes"}
+    assert attributes == {
+        kernels["shift"]: ["flags=2", "blocks=0", "maps="],
+        kernels["tiles"]: ["flags=0", "blocks=0", "maps=0:6/2/2/64x32x,1:6/2/3/64x64x,"],
+        kernels["total"]: ["flags=1", "blocks=16", "maps="],
+    }
+    [fill, total, pairs, shift, x, out, tiles] = sections["sm_90 main"]
+    assert fill[0] == "fill"
+    assert total[1:4] == [kernels["total"], "16x1x1", "caller"]
+    assert pairs[1:4] == [kernels["pairs"], "4x2x3", "caller"]
+    assert shift[1:4] == [kernels["shift"], "8x1x1", "owned"]
+    shape, strides = "128 64 0 0 0".split(), "64 1 0 0 0".split()
+    assert x == ["map", kernels["tiles"], "0", "0x70004000", *shape, *strides, "1", "0"]
+    assert out == ["map", kernels["tiles"], "1", "0x2100000", *shape, *strides, "0", "0"]
+    maps = ["128:0x1111111111111111"] * 2
+    assert tiles[1:] == [
+        *(kernels["tiles"], "2x2x1", "caller", *maps),
+        *("4:0x40", "8:0x70000000", "8:0x0"),
+    ]
 
 
 def test_conv_chain(tmp_path: Path) -> None:

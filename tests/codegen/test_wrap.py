@@ -278,8 +278,15 @@ def test_params_missing(tmp_path: Path) -> None:
         ({"threads": 0}, "blocks of 0 threads"),
         ({"threads": 2048}, "blocks of 2048 threads"),
         ({"params": [{"offset": 0}]}, r"params\[0\].size: Field required"),
-        ({"global_scratch": 128}, "needs 128 bytes of global scratch memory a program"),
-        ({"profile_scratch": 8}, "needs 8 bytes of profile scratch memory a program"),
+        (
+            {"global_scratch": 128, "global_scratch_align": 512},
+            "needs scratch memory at a multiple of 512 bytes, expected a divisor of 256",
+        ),
+        ({"profile_scratch": 8}, "needs 8 bytes of profile scratch memory a block"),
+        (
+            {"tensor_maps": [{"param": 0, "element": 6, "swizzle": 3, "box": [64, 64]}]},
+            r"has tensor maps at parameters \[\], the metadata describes those at \[0\]",
+        ),
         (
             {"shared_memory": 300 << 10},
             "needs 307200 bytes of shared memory a block, a device of sm_90 has 232448",

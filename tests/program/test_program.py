@@ -22,10 +22,16 @@ from wrapgen.program import Program, ProgramError
 
 ROOT = Path(__file__).parents[2]
 
-SAMPLES = [samples.elementwise(), samples.conv_chain(), samples.copies(), samples.many_launches(20)]
+SAMPLES = {
+    "elementwise": samples.elementwise(),
+    "conv_chain": samples.conv_chain(),
+    "copies": samples.copies(),
+    "launches": samples.launches(),
+    "many": samples.many_launches(20),
+}
 
 
-@pytest.mark.parametrize("program", SAMPLES, ids=["elementwise", "conv_chain", "copies", "many"])
+@pytest.mark.parametrize("program", list(SAMPLES.values()), ids=list(SAMPLES))
 def test_round_trip(program: Program, tmp_path: Path) -> None:
     text = p.dumps(program)
     file = tmp_path / "program.json"
@@ -731,3 +737,34 @@ def test_sizes_that_constraints_exclude_are_not_looked_at() -> None:
         p.loads(json.dumps(document))
     document["constraints"].append({"condition": "s1 < 100", "text": "x.shape[1] < 100"})
     p.loads(json.dumps(document))
+
+
+TILES = "main.steps[4].args[0]"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (at("kernels[2].params[0].block", []), "kernels[2].params[0].block: 0 dimensions"),
+        (at("kernels[2].params[0].block", [64, 0]), "[64, 0] is no shape of a block"),
+        (at("kernels[2].params[2].block", [64]), "[64], but the parameter is a scalar"),
+        (at("kernels[3].launch_pdl", True), "kernels[3].launch_pdl: true, but the kernel is"),
+        (at(f"{TILES}.shape", [128]), f"{TILES}.shape: 1 dimensions, parameter 'x' has 2"),
+        (at(f"{TILES}.strides", [64]), f"{TILES}.strides: 1 strides for 2 dimensions"),
+        (at(f"{TILES}.strides", [64, 2]), f"{TILES}.strides[1]: 2, the last stride of a tensor"),
+        (at(f"{TILES}.strides", [62, 1]), f"{TILES}.strides[0]: 62 elements are no multiple of 16"),
+        (at(f"{TILES}.shape", [128, -1]), f"{TILES}.shape[1]: -1 is negative"),
+        (at(f"{TILES}.shape", [128, "s0"]), f"{TILES}.shape[1]: 's0' names 's0', which is no"),
+        (at(f"{TILES}.ref.offset", 8), f"{TILES}.ref.offset: 8 is no multiple of 16"),
+        (at(f"{TILES}.ref.name", "z"), f"{TILES}.ref: there is no arena called 'z' in main"),
+        (at(f"{TILES}.ref.name", "semaphor"), f"{TILES}.ref: there is no arena called"),
+        (at(f"{TILES}.round_to_tf32", True), "round_to_tf32: true, parameter 'x' is float16"),
+        (at("main.steps[4].args[1].ref.name", "x"), "there is no output called 'x' in main"),
+        (at("main.steps[4].args[2]", {"kind": "tensor_map"}), "args[2].ref: Field required"),
+    ],
+)
+def test_tensor_maps_and_launches_that_cannot_be(change: Change, message: str) -> None:
+    document = json.loads(p.dumps(samples.launches()))
+    change(document)
+    with pytest.raises(ProgramError, match=re.escape(message)):
+        p.loads(json.dumps(document), where="file.json")

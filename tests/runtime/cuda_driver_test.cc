@@ -56,6 +56,10 @@ template <>
 struct Alike<Memcpy3D, CUDA_MEMCPY3D_v2> : std::true_type {};
 template <>
 struct Alike<GraphNodeParams, CUgraphNodeParams> : std::true_type {};
+template <>
+struct Alike<GraphEdgeData, CUgraphEdgeData> : std::true_type {};
+template <>
+struct Alike<TensorMap, CUtensorMap> : std::true_type {};
 
 template <typename Ours, typename Theirs>
 struct AlikeFunctions : std::false_type {};
@@ -97,6 +101,18 @@ static_assert(offsetof(LaunchAttributeValue, cluster.y) ==
               offsetof(CUlaunchAttributeValue, clusterDim.y));
 static_assert(offsetof(LaunchAttributeValue, cluster.z) ==
               offsetof(CUlaunchAttributeValue, clusterDim.z));
+
+static_assert(offsetof(LaunchAttributeValue, cooperative) ==
+              offsetof(CUlaunchAttributeValue, cooperative));
+static_assert(offsetof(LaunchAttributeValue, programmatic) ==
+              offsetof(CUlaunchAttributeValue, programmaticStreamSerializationAllowed));
+
+AOTI_SIZE(GraphEdgeData, CUgraphEdgeData);
+AOTI_FIELD(GraphEdgeData, from_port, CUgraphEdgeData, from_port);
+AOTI_FIELD(GraphEdgeData, to_port, CUgraphEdgeData, to_port);
+AOTI_FIELD(GraphEdgeData, type, CUgraphEdgeData, type);
+AOTI_SIZE(TensorMap, CUtensorMap);
+static_assert(alignof(TensorMap) == alignof(CUtensorMap));
 
 AOTI_SIZE(LaunchConfig, CUlaunchConfig);
 AOTI_FIELD(LaunchConfig, grid_x, CUlaunchConfig, gridDimX);
@@ -189,6 +205,10 @@ AOTI_VALUE(kErrorSystemDriverMismatch, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH);
 AOTI_VALUE(kErrorCompatNotSupported, CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE);
 AOTI_VALUE(kDeviceAttributeMajor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 AOTI_VALUE(kDeviceAttributeMinor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+AOTI_VALUE(kDeviceAttributeMultiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+AOTI_VALUE(kDeviceAttributeCooperativeLaunch, CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH);
+AOTI_VALUE(kFunctionAttributeNonPortableClusters,
+           CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED);
 AOTI_VALUE(kFunctionAttributeMaxThreads, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
 AOTI_VALUE(kFunctionAttributeMaxDynamicSharedMemory,
            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
@@ -202,6 +222,16 @@ AOTI_VALUE(kLaunchAttributeClusterDimension, CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSI
 AOTI_VALUE(kGraphNodeTypeConditional, CU_GRAPH_NODE_TYPE_CONDITIONAL);
 AOTI_VALUE(kConditionalIf, CU_GRAPH_COND_TYPE_IF);
 AOTI_VALUE(kConditionalWhile, CU_GRAPH_COND_TYPE_WHILE);
+AOTI_VALUE(kLaunchAttributeCooperative, CU_LAUNCH_ATTRIBUTE_COOPERATIVE);
+AOTI_VALUE(kLaunchAttributeProgrammaticStreamSerialization,
+           CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
+AOTI_VALUE(kKernelNodePortProgrammatic, CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC);
+AOTI_VALUE(kDependencyTypeProgrammatic, CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC);
+AOTI_VALUE(kTensorMapTfloat32, CU_TENSOR_MAP_DATA_TYPE_TFLOAT32);
+AOTI_VALUE(kTensorMapInterleaveNone, CU_TENSOR_MAP_INTERLEAVE_NONE);
+AOTI_VALUE(kTensorMapL2Promotion128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
+AOTI_VALUE(kTensorMapFillZero, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+AOTI_VALUE(kTensorMapFillNan, CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA);
 AOTI_VALUE(kProcAddressFound, CU_GET_PROC_ADDRESS_SUCCESS);
 AOTI_VALUE(kProcAddressVersionNotSufficient, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
 

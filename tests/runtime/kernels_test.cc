@@ -205,7 +205,7 @@ class KernelsDirectoryTest : public KernelsTest {
     Write("double.json",
           R"({"schema_version": 1, "name": "double", "target": "sm_90", "format": "cubin",)"
           R"( "params": [0, 0, 0, 0, 0], "global_scratch": 0, "profile_scratch": 0,)"
-          R"( "shared_memory": 2048, "num_ctas": 1, "driver": 12000, "registers": 8,)"
+          R"( "tensor_maps": [], "shared_memory": 2048, "num_ctas": 1, "driver": 12000, "registers": 8,)"
           R"( "threads": )" +
               number + fields + "}");
   }
@@ -298,7 +298,10 @@ TEST_F(KernelsDirectoryTest, RefusesMetadataThatDoesNotFit) {
          "the number of params is 1, expected 5, which launch code passes; a kernel whose "
          "parameters changed needs the model to be built again");
   expect(", \"global_scratch\": 64", AOTI_INVALID_ARGUMENT,
-         "global_scratch is 64, expected 0; the library was built for a kernel that needs none");
+         "global_scratch is 64, the library provides 0 bytes a block; build the model again");
+  expect(", \"tensor_maps\": [{\"param\": 0}]", AOTI_INVALID_ARGUMENT,
+         "tensor_maps is [{\"param\":0}], expected []; a kernel whose tensor maps changed needs the "
+         "model to be built again");
   expect(", \"driver\": 13000", AOTI_UNAVAILABLE,
          "needs a driver for CUDA 13.0 or newer; this one supports CUDA 12.8");
   expect(", \"threads\": 0", AOTI_DATA_LOSS, "threads and num_ctas must not be 0");

@@ -181,4 +181,6 @@ def scalar(at: str, arg: ScalarArg, param: KernelParam, values: Values, whose: s
 
 def parameter_type(kind: str, dtype: DType) -> str:
     """C++ type of a kernel parameter."""
+    if kind == "tensor_map":
+        return "const MappedTensor&"
     return "DeviceAddress" if kind == "pointer" else INFO[dtype].cpp

@@ -30,7 +30,10 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::SymbolDescription",
         "aoti::TargetDescription",
         "aoti::TensorDescription",
+        "aoti::TensorMapDescription",
         "aoti::WeightDescription",
+        "aoti::kCooperative",
+        "aoti::kDependent",
         "aoti::kDescriptionVersion",
         "aoti::kFixed",
     ),
@@ -59,13 +62,18 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::DeviceAddress",
         "aoti::Grid",
         "aoti::Launcher",
+        "aoti::MappedTensor",
         "aoti::Pointers",
+        "aoti::TensorMap",
     ),
     "runtime/status.h": ("AOTI_RETURN_IF_ERROR", "aoti::Status"),
 }
 """By header, what it declares that generated code may name."""
 
-USINGS: Final = ("Addresses", "DeviceAddress", "Grid", "Launcher", "Pointers", "Status")
+USINGS: Final = (
+    *("Addresses", "DeviceAddress", "Grid", "Launcher"),
+    *("MappedTensor", "Pointers", "Status", "TensorMap"),
+)
 """Names of ``aoti`` that launch code writes without their namespace."""
 
 _HEADER_OF: Final = {name: header for header, names in HEADERS.items() for name in names}

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import pydantic
 
 from wrapgen.codegen.errors import CodegenError
+from wrapgen.codegen.memory import ALIGNMENT
 from wrapgen.dtype import INFO
 from wrapgen.program import Kernel, KernelParam, place
 from wrapgen.target import Target
@@ -18,6 +19,9 @@ from wrapgen.target import Target
 METADATA_VERSION: Final = 1
 
 POINTER_SIZE: Final = 8
+MAP_SIZE: Final = 128
+MAP_ALIGNMENT: Final = 64
+"""Bytes of a tensor map, CUtensorMap, among a kernel's parameters."""
 SCRATCH_POINTERS: Final = ("global scratch", "profile scratch")
 """What Triton appends to every kernel's parameters (triton/backends/nvidia/driver.c)."""
 
@@ -30,6 +34,20 @@ class Param:
 
     offset: _Count
     size: _Count
+
+    __pydantic_config__ = pydantic.ConfigDict(strict=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorMap:
+    """How a tensor map among the parameters is to be encoded, as cuTensorMapEncodeTiled takes it:
+    which parameter, enumerators of element type and swizzle, and the sizes of what is copied at a
+    time, in elements, outermost first."""
+
+    param: _Count
+    element: _Count
+    swizzle: _Count
+    box: tuple[_Count, ...]
 
     __pydantic_config__ = pydantic.ConfigDict(strict=True)
 
@@ -52,6 +70,8 @@ class Metadata:
     params: tuple[Param, ...]
     global_scratch: _Count
     profile_scratch: _Count
+    global_scratch_align: _Count = 1
+    tensor_maps: tuple[TensorMap, ...] = ()
 
     __pydantic_config__ = pydantic.ConfigDict(strict=True, extra="ignore")
 
@@ -136,7 +156,8 @@ def check(kernel: Kernel, target: Target, metadata: Metadata, *, where: str) -> 
     """Raises ``CodegenError`` unless the compiled kernel takes what the program passes it.
 
     Parameters are laid out one after the other, each at a multiple of its size: PTX ISA, "Kernel
-    Function Parameters".
+    Function Parameters". A tensor map is at a multiple of 64, counted from where no parameter is:
+    the compile step has seen to that, and here it may be up to so much further on.
     """
     expected = [
         (f"parameter {i} {param.name!r} ({_spell(param)})", _size(param))
@@ -151,22 +172,17 @@ def check(kernel: Kernel, target: Target, metadata: Metadata, *, where: str) -> 
         )
     end = 0
     for (label, size), param in zip(expected, metadata.params, strict=True):
-        offset = -(-end // size) * size
+        offset = -(-end // min(size, MAP_ALIGNMENT)) * min(size, MAP_ALIGNMENT)
+        if size == MAP_SIZE and end <= param.offset < end + MAP_ALIGNMENT:
+            offset = param.offset
         if (param.offset, param.size) != (offset, size):
             raise CodegenError(
                 f"{where}: kernel {kernel.name}, {label}: expected {size} bytes at offset "
                 f"{offset}, the compiled kernel has {param.size} bytes at offset {param.offset}"
             )
         end = offset + size
-    for name, size in (
-        ("global scratch", metadata.global_scratch),
-        ("profile scratch", metadata.profile_scratch),
-    ):
-        if size:
-            raise CodegenError(
-                f"{where}: kernel {kernel.name} needs {size} bytes of {name} memory a program, "
-                "which is not supported; choose a configuration that needs none"
-            )
+    _check_tensor_maps(kernel, metadata, where)
+    _check_scratch(kernel, metadata, where)
     limit = target.device.shared_memory_per_block_optin
     if metadata.shared_memory > limit:
         raise CodegenError(
@@ -181,12 +197,49 @@ def check(kernel: Kernel, target: Target, metadata: Metadata, *, where: str) -> 
         )
 
 
+def _check_tensor_maps(kernel: Kernel, metadata: Metadata, where: str) -> None:
+    """Raises ``CodegenError`` unless the metadata describes each tensor map, for its parameter."""
+    params = {i: param for i, param in enumerate(kernel.params) if param.kind == "tensor_map"}
+    described = [each.param for each in metadata.tensor_maps]
+    if described != list(params):
+        raise CodegenError(
+            f"{where}: kernel {kernel.name} has tensor maps at parameters {list(params)}, the "
+            f"metadata describes those at {described}"
+        )
+    for each in metadata.tensor_maps:
+        param = params[each.param]
+        if len(each.box) != len(param.block) or any(
+            not 0 < box <= size or size % box
+            for box, size in zip(each.box, param.block, strict=True)
+        ):
+            raise CodegenError(
+                f"{where}: kernel {kernel.name}, parameter {each.param} {param.name!r}: blocks of "
+                f"{list(param.block)} are copied by {list(each.box)}, which do not make up one"
+            )
+
+
+def _check_scratch(kernel: Kernel, metadata: Metadata, where: str) -> None:
+    if metadata.global_scratch and ALIGNMENT % max(metadata.global_scratch_align, 1):
+        raise CodegenError(
+            f"{where}: kernel {kernel.name} needs scratch memory at a multiple of "
+            f"{metadata.global_scratch_align} bytes, expected a divisor of {ALIGNMENT}"
+        )
+    if metadata.profile_scratch:
+        raise CodegenError(
+            f"{where}: kernel {kernel.name} needs {metadata.profile_scratch} bytes of profile "
+            "scratch memory a block, which is not supported; compile it without profiling"
+        )
+
+
 def _spell(param: KernelParam) -> str:
+    if param.kind == "tensor_map":
+        return f"tensor map of {param.dtype}"
     return f"pointer to {param.dtype}" if param.kind == "pointer" else str(param.dtype)
 
 
 def _size(param: KernelParam) -> int:
-    return POINTER_SIZE if param.kind == "pointer" else INFO[param.dtype].itemsize
+    sizes = {"pointer": POINTER_SIZE, "tensor_map": MAP_SIZE}
+    return sizes.get(param.kind) or INFO[param.dtype].itemsize
 
 
 class Embedding:

@@ -4,14 +4,15 @@ them in execution order."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from wrapgen import expression
 from wrapgen.codegen import args, expr, grid, interface, text
-from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
+from wrapgen.codegen.scratch import PARAM
 from wrapgen.codegen.values import Values
 from wrapgen.dtype import INFO
 from wrapgen.program import (
@@ -30,6 +31,7 @@ from wrapgen.program import (
     ScalarArg,
     SourceNode,
     Step,
+    TensorMapArg,
     While,
     inner,
     walk,
@@ -39,16 +41,21 @@ STEPS_PER_FUNCTION: Final = 32
 """Keeps functions small enough for the host compiler, whose time grows faster than their length."""
 
 _PARAMETER_SCOPE: Final = frozenset(
-    {"launcher", "grid", "pointers", "params", "global_scratch", "profile_scratch", "DeviceAddress"}
+    {
+        *("launcher", "grid", "pointers", "params", PARAM, "profile_scratch"),
+        *("DeviceAddress", "MappedTensor", "TensorMap"),
+    }
 )
 
 
 class Kernels:
-    """C++ names of the kernels that a program launches."""
+    """C++ names of the kernels that a program launches. Of those in ``scratch`` the last parameter
+    is the pointer to scratch memory."""
 
-    def __init__(self, kernels: Sequence[Kernel]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], scratch: frozenset[str] = frozenset()) -> None:
         functions, indices = Namer(), Namer()
         self.kernels = {kernel.name: kernel for kernel in kernels}
+        self.scratch = scratch
         self.function = {k.name: functions.name(k.name, k.name) for k in kernels}
         self.index = {k.name: indices.name(k.name, _index_name(k.name)) for k in kernels}
 
@@ -61,33 +68,57 @@ def _index_name(name: str) -> str:
 
 def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
     """A function with the kernel's parameters, which launches it."""
-    namer = Namer(_PARAMETER_SCOPE)
+    provided = kernel.name in kernels.scratch
+    namer = Namer(_PARAMETER_SCOPE - {PARAM} if provided else _PARAMETER_SCOPE)
     names = [namer.name(param.name, param.name) for param in kernel.params]
     parameters = [
         f"{args.parameter_type(param.kind, param.dtype)} {name}"
         for param, name in zip(kernel.params, names, strict=True)
     ]
-    function = kernels.function[kernel.name]
+    function, index = kernels.function[kernel.name], f"KernelIndex::{kernels.index[kernel.name]}"
     declared = ["Launcher& launcher", "Grid grid", "Pointers pointers", *parameters]
-    pointers = [f"&{name}" for name in (*names, "global_scratch", "profile_scratch")]
-    types = [_parameter(param) for param in kernel.params] + ["Triton's own"] * 2
+    encoded: list[str] = []
+    passed: list[str] = []
+    for i, (param, name) in enumerate(zip(kernel.params, names, strict=True)):
+        if param.kind == "tensor_map":
+            passed.append(namer.name(f"map {i}", f"{name}_map"))
+            encoded += [f"  TensorMap {passed[-1]};"]
+            encoded += text.nested_call(
+                2,
+                "AOTI_RETURN_IF_ERROR",
+                "launcher.Encode",
+                [index, str(i), name, f"&{passed[-1]}"],
+            )
+        else:
+            passed.append(name)
+    own = ["profile_scratch"] if provided else [PARAM, "profile_scratch"]
+    types = [_parameter(param) for param in kernel.params[: len(passed) - provided]]
     return [
         *text.call(0, f"Status {function}", declared, ") {"),
-        "  DeviceAddress global_scratch = 0;",
-        "  DeviceAddress profile_scratch = 0;",
-        *_params(pointers, types),
-        *text.call(
-            2,
-            "return launcher.Launch",
-            [f"KernelIndex::{kernels.index[kernel.name]}", "grid", "params", "pointers"],
-            ");",
-        ),
+        *(f"  DeviceAddress {name} = 0;" for name in own),
+        *encoded,
+        *_params([f"&{name}" for name in (*passed, *own)], [*types, *["Triton's own"] * 2]),
+        *text.call(2, "return launcher.Launch", [index, "grid", "params", "pointers"], ");"),
         "}",
     ]
 
 
 def _parameter(param: KernelParam) -> str:
+    if param.kind == "tensor_map":
+        return f"tensor map of {param.dtype}"
     return f"pointer to {param.dtype}" if param.kind == "pointer" else str(param.dtype)
+
+
+def fixed_blocks(program: Program, kernel: Kernel) -> int:
+    """The most blocks among the launches of a kernel whose grid depends on no input."""
+    most = 0
+    for procedure in (program.folding, program.main):
+        for step in walk(procedure.steps):
+            if isinstance(step, Launch) and step.kernel == kernel.name:
+                extents = [expr.parse(size) for size in step.grid]
+                if all(extent.is_Integer for extent in extents):
+                    most = max(most, kernel.num_ctas * math.prod(map(int, extents)))
+    return most
 
 
 def _params(pointers: Sequence[str], types: Sequence[str]) -> list[str]:
@@ -230,7 +261,7 @@ def _step(
                 elif isinstance(arg, ScalarArg):
                     arguments.append(args.scalar(f"{at}.args[{j}]", arg, param, values, whose))
                 else:
-                    raise CodegenError(f"{at}.args[{j}]: a tensor map is not supported here")
+                    arguments.append(_mapped(arg, param, procedure, whose, scope))
             head = f"kernels::{scope.kernels.function[step.kernel]}"
             items = ["launcher", programs, pointers, *arguments]
         case Copy():
@@ -268,6 +299,33 @@ def _address(ref: Ref, procedure: str, whose: str, scope: Scope, multiple_of: in
         what = f"{whose}: the offset into {ref.space} {ref.name}"
         scope.values.limit(ref.offset, what, 0, expression.INT64_MAX, multiple_of)
     return scope.blocks.address(ref, procedure)
+
+
+def _mapped(arg: TensorMapArg, param: KernelParam, procedure: str, whose: str, scope: Scope) -> str:
+    """An ``aoti::MappedTensor``. What the hardware cannot take is checked as other values are."""
+    of, itemsize = f"{whose}: of tensor map {param.name} the", INFO[param.dtype].itemsize
+    for size in arg.shape:
+        scope.values.limit(size, f"{of} size", 0, MOST_MAPPED)
+    for stride in arg.strides[:-1]:
+        scope.values.limit(stride, f"{of} stride", 0, MOST_STRIDE, ALIGNMENT // itemsize)
+    shape, strides = (
+        ", ".join(scope.values.at(dim) for dim in dims) for dims in (arg.shape, arg.strides)
+    )
+    fields = [
+        _address(arg.ref, procedure, whose, scope, ALIGNMENT),
+        f"{{{shape}}}",
+        f"{{{strides}}}",
+    ]
+    if arg.padding == "nan" or arg.round_to_tf32:
+        fields += ["true" if arg.padding == "nan" else "false"]
+        fields += ["true"] * arg.round_to_tf32
+    return f"{{{', '.join(fields)}}}"
+
+
+MOST_MAPPED: Final = 1 << 32
+MOST_STRIDE: Final = (1 << 40) // 16
+"""Elements: the most of a dimension that TMA takes, and a stride that is less than the 2^40 bytes
+it takes (CUDA driver API, cuTensorMapEncodeTiled)."""
 
 
 def _bytes(nbytes: Dim, whose: str, values: Values) -> str:

@@ -20,10 +20,10 @@ from wrapgen.program import (
     Fill,
     If,
     Launch,
-    PointerArg,
     Procedure,
     Program,
     Ref,
+    ScalarArg,
     Step,
     While,
     inner,
@@ -140,7 +140,7 @@ def refs(step: Step) -> list[Ref]:
     """The addresses a step uses itself, in the order it names them."""
     match step:
         case Launch(args=args):
-            return [arg.ref for arg in args if isinstance(arg, PointerArg)]
+            return [arg.ref for arg in args if not isinstance(arg, ScalarArg)]
         case Copy(dst=dst, src=src):
             return [dst, src]
         case Fill(dst=dst):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapgen import program as program_module
-from wrapgen.codegen import kernels, memory, model_header, model_source
+from wrapgen.codegen import kernels, memory, model_header, model_source, scratch
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import check_model_name
 from wrapgen.program import Program, Weight
@@ -149,4 +149,12 @@ def _lowered(
             ]
             entries = [model_source.EmbeddedImage(im, embedding.add(im)) for im in images]
             builds.append(model_source.Build(target, tuple(entries)))
-    return model_source.Lowered(program, memory.plan(program), tuple(builds))
+    # One memory plan serves all that were built of the program.
+    nbytes: dict[str, int] = {}
+    for build in builds:
+        for entry in build.images:
+            name, metadata = entry.image.kernel, entry.image.metadata
+            nbytes[name] = max(nbytes.get(name, 0), metadata.global_scratch)
+    nbytes = {name: needed for name, needed in nbytes.items() if needed}
+    provided = scratch.provide(program, nbytes)
+    return model_source.Lowered(provided, memory.plan(provided), tuple(builds), nbytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from wrapgen import expression, set_condition
@@ -56,11 +56,16 @@ RUNTIME_DRIVER: Final = 12000
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-    """A program, its memory plan, and what it was built for: its own target, PTX, or both."""
+    """A program, its memory plan, and what it was built for: its own target, PTX, or both.
+
+    ``scratch`` has the bytes of scratch memory that a block gets of the kernels that got a
+    parameter for it (``scratch.provide``).
+    """
 
     program: Program
     plan: MemoryPlan
     builds: tuple[Build, ...]
+    scratch: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def launched(program: Program) -> list[Kernel]:
@@ -262,7 +267,7 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
     values = Values(program, sizes)
     blocks = Blocks(program, model.plan, values)
     used = launched(program)
-    kernels = launch.Kernels(used)
+    kernels = launch.Kernels(used, frozenset(model.scratch))
     weights = _weights(program)
     scope = launch.Scope(blocks, kernels, values, passed)
     procedures = [
@@ -302,17 +307,7 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
     lines += [*procedures, "", *weights]
     for build in model.builds:
         if build.images:
-            lines += [
-                *text.comment(
-                    0,
-                    f"Kernels compiled for {build.target}: name, image, threads and shared memory "
-                    "of a block, blocks of a cluster, number of parameters.",
-                ),
-                f"constexpr aoti::KernelDescription {_kernel_table(build)}[] = {{",
-            ]
-            for entry in build.images:
-                lines += text.braced(4, _kernel_row(entry))
-            lines += ["};", ""]
+            lines += _kernel_rows(model, build, kernels)
     return [*lines, f"}}  // namespace {program.target}", ""]
 
 
@@ -345,20 +340,75 @@ def _kernel_table(build: Build) -> str:
     return "kKernels" if build.target.kind == "sm" else "kPtxKernels"
 
 
-def _kernel_row(entry: EmbeddedImage) -> list[str]:
-    metadata = entry.image.metadata
-    numbers = (
-        metadata.threads,
-        metadata.shared_memory,
-        metadata.num_ctas,
-        len(metadata.params),
-    )
+def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels) -> list[str]:
+    """The table of a target's kernels, and before it those of their tensor maps."""
+    program = model.program
+    fields = "name, image, threads and shared memory of a block, blocks of a cluster, number of "
+    fields += "parameters"
+    further = ""
+    before: list[str] = []
+    rows: list[str] = []
+    for entry in build.images:
+        metadata = entry.image.metadata
+        kernel = program.kernel(entry.image.kernel)
+        numbers = (
+            metadata.threads,
+            metadata.shared_memory,
+            metadata.num_ctas,
+            len(metadata.params),
+        )
+        cells = [text.string(kernel.name), entry.symbol, f"{entry.symbol}_end", *map(str, numbers)]
+        maps = _tensor_maps(entry, kernels)
+        before += maps
+        scratch = model.scratch.get(kernel.name, 0)
+        if kernel.cooperative or kernel.launch_pdl or scratch or maps:
+            cells += [*_launch_cells(program, kernel), str(scratch)]
+            further = "; then flags, the most blocks of a fixed grid, bytes of scratch memory of a "
+            further += "block, tensor maps"
+        if maps:
+            cells.append(table(_maps_table(kernel, kernels), len(metadata.tensor_maps)))
+        rows += text.braced(4, cells)
     return [
-        text.string(entry.image.kernel),
-        entry.symbol,
-        f"{entry.symbol}_end",
-        *map(str, numbers),
+        *before,
+        *text.comment(0, f"Kernels compiled for {build.target}: {fields}{further}."),
+        f"constexpr aoti::KernelDescription {_kernel_table(build)}[] = {{",
+        *rows,
+        "};",
+        "",
     ]
+
+
+def _launch_cells(program: Program, kernel: Kernel) -> list[str]:
+    """How a kernel is launched beyond its grid: flags, and the most blocks of a fixed grid."""
+    flags = ["aoti::kCooperative"] * kernel.cooperative + ["aoti::kDependent"] * kernel.launch_pdl
+    blocks = launch.fixed_blocks(program, kernel) if kernel.cooperative else 0
+    return [" | ".join(flags) or "0", str(blocks)]
+
+
+def _maps_table(kernel: Kernel, kernels: launch.Kernels) -> str:
+    return f"{kernels.index[kernel.name]}Maps"
+
+
+def _tensor_maps(entry: EmbeddedImage, kernels: launch.Kernels) -> list[str]:
+    """The table of a kernel's tensor maps, if it has any."""
+    kernel = kernels.kernels[entry.image.kernel]
+    maps = entry.image.metadata.tensor_maps
+    if not maps:
+        return []
+    lines = text.comment(
+        0,
+        f"The tensor maps of {kernel.name}: parameter, type and bytes of an element, swizzle, what "
+        "is copied at a time.",
+    )
+    rows: list[str] = []
+    for each in maps:
+        box = f"{kernels.index[kernel.name]}Box{each.param}"
+        lines += text.array(0, f"constexpr uint32_t {box}[]", [str(size) for size in each.box])
+        itemsize = INFO[kernel.params[each.param].dtype].itemsize
+        numbers = (each.param, each.element, itemsize, each.swizzle)
+        rows += text.braced(4, [*map(str, numbers), table(box, len(each.box))])
+    head = f"constexpr aoti::TensorMapDescription {_maps_table(kernel, kernels)}[] = {{"
+    return [*lines, head, *rows, "};", ""]
 
 
 def _run_fields(model: Lowered, space: str, limited: Container[str]) -> list[str]:

@@ -393,7 +393,7 @@ def refs_of(step: Step) -> list[Ref]:
         return [step.dst]
     if isinstance(step, If | While):
         return [step.predicate]
-    return [arg.ref for arg in step.args if isinstance(arg, PointerArg)]
+    return [arg.ref for arg in step.args if not isinstance(arg, ScalarArg)]
 
 
 def _storage(node: Any) -> tuple[str, Any]:
