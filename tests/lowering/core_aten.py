@@ -223,6 +223,7 @@ CALLS: Final[dict[str, Call]] = {
 """Operator, without ``aten.``, to the call that tests it."""
 
 ELSEWHERE: Final[dict[str, str]] = {
+    "_local_scalar_dense.default": "a number, which stays on the GPU: test_device_numbers.py",
     "empty.memory_format": "memory that nothing has written has no value to compare",
     "empty_strided.default": "memory that nothing has written has no value to compare",
     "rand.default": "from the input `seed`: test_random.py",
@@ -238,7 +239,6 @@ REFUSED: Final[dict[str, str]] = {
     "_adaptive_avg_pool2d_backward.default": "a backward pass without a kernel",
     "_fft_c2r.default": "complex numbers have no kernels",
     "_fft_r2c.default": "complex numbers have no kernels",
-    "_local_scalar_dense.default": "a number read back from the GPU",
     "atan2.out": "an exported program has no `out=`; `atan2` is lowered",
     "convolution_backward.default": "a backward pass; models are exported for inference",
     "native_group_norm_backward.default": "a backward pass; models are exported for inference",
@@ -318,6 +318,16 @@ and an index; beyond 2^36 of them the operator is refused.
 A row of up to 1024 elements is sorted by one block, a longer one by counting for each element how
 many come before it: n² comparisons, and the order is stable. `topk` and `kthvalue` are the
 beginning of a sorted row; of equal elements, the first in the row comes first.
+
+## Numbers read from tensors
+
+`tensor.item()` reads nothing back: the number stays on the GPU, as a tensor of no dimensions.
+Arithmetic among numbers and operators that have an overload for a tensor in a number's place take
+it there: `+ - * / // % **` and comparisons, `where`, `clamp`, `masked_fill`, `full`,
+`add(..., alpha=)`, and the arguments of a Triton kernel of the model's own
+([generator](generator.md#arguments)). Results are those of Python's numbers: a number takes no part
+in type promotion. Other operators, sizes, `if`s, `torch._check` and results that are numbers are
+refused: they would have to wait for the GPU.
 
 ## Random numbers
 

@@ -44,14 +44,11 @@ ADVICE: Final = (
 
 _ADVICE: Final = {
     "aten._assert_async.msg": "remove the check, or make it on the host before the call",
-    "aten._local_scalar_dense.default": (
-        "`.item()` reads a number back from the GPU: keep it a tensor of one element"
-    ),
+    "aten._assert_scalar.default": "remove the check, or make it on the host before the call",
+    "aten._local_scalar_dense.default": "return the tensor that it is read from",
     "aten.bincount.default": "sum `torch.nn.functional.one_hot(x, n)` over the elements",
     "aten.equal.default": "return `(a == b).all()`, a tensor",
-    "aten.item.default": (
-        "`.item()` reads a number back from the GPU: keep it a tensor of one element"
-    ),
+    "aten.item.default": "return the tensor that it is read from",
     "aten.masked_select.default": (
         "the result's size depends on values: keep the size and use `torch.where(mask, x, 0)`"
     ),

@@ -21,7 +21,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from wrapgen import user_kernels
 from wrapgen.dtype import DType
-from wrapgen.lowering import arguments, guards, passes
+from wrapgen.lowering import arguments, device_numbers, guards, passes
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
@@ -88,7 +88,7 @@ def read(path: Path) -> GraphFile:
         for node in serialised["graph_module"]["graph"]["nodes"]
         if node.get("name")
     }
-    _refuse_sizes_from_values(program, sources)
+    device_numbers.keep(program.graph, sources)
     symbols, made = _declare(program, serialised.get("guards_code", ()))
     mode = symbols.fake_mode()
     weights = _use_fakes(program, symbols, made, mode)
