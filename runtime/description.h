@@ -185,6 +185,9 @@ struct ModelDescription {
   // TargetDescription::plan.
   const char* (*compute)(int64_t* values) = nullptr;
   uint32_t num_values = 0;  // the symbols, and what `compute` computes
+  // Of a debug build: what its steps do besides, debug::Mode of runtime/debug/debug.h. They are
+  // issued to the stream then, and cannot be captured.
+  uint32_t debug = 0;
 };
 
 }  // namespace aoti

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "runtime/status.h"
 
@@ -64,6 +65,22 @@ struct alignas(128) TensorMap {
   unsigned char bytes[128];
 };
 
+// Looks at the device between the steps of a run: for debug builds (runtime/debug/debug.h).
+class Inspector {
+ public:
+  Inspector(const Inspector&) = delete;
+  Inspector& operator=(const Inspector&) = delete;
+
+  // Waits for the steps issued so far. `doing` is for the message of an error.
+  virtual Status Synchronize(const std::string& doing) = 0;
+  // Copies memory that no step is at work on to the host.
+  virtual Status Fetch(void* to, DeviceAddress from, uint64_t nbytes) = 0;
+
+ protected:
+  Inspector() = default;
+  ~Inspector() = default;
+};
+
 class Launcher {
  public:
   Launcher(const Launcher&) = delete;
@@ -92,6 +109,9 @@ class Launcher {
   // `condition`, then `body` and again `condition` as long as the bytes are not all 0.
   virtual Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition,
                        Steps body) = 0;
+
+  // Null where steps are not executed as they are issued.
+  virtual Inspector* inspector() { return nullptr; }
 
  protected:
   explicit Launcher(const Addresses& addresses) : addresses_(addresses) {}

@@ -74,6 +74,11 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
   AOTI_CUDA_RETURN_IF_ERROR(context.driver(), "examining the stream", StreamIsCapturing, stream,
                             &capture);
   if (capture != cuda::kCaptureStatusNone) {
+    if (model_->description().debug != 0) {
+      return Status(Code::kInvalidArgument,
+                    "the stream is being captured, which a model built with --//aoti:debug does "
+                    "not allow: build it without");
+    }
     // Becomes part of the caller's graph, step by step; its order among other runs is the caller's.
     AOTI_RETURN_IF_ERROR(Reserve(true));
     arena_is_captured_ = true;
@@ -156,7 +161,7 @@ Status Session::Reserve(bool capturing) {
 
 Status Session::Enqueue(cuda::Stream stream) {
   AOTI_RETURN_IF_ERROR(Reserve(false));
-  if (options_.use_graph) {
+  if (options_.use_graph && model_->description().debug == 0) {
     AOTI_RETURN_IF_ERROR(LaunchGraph(stream));
   } else {
     // The arena is free once the run before has finished.

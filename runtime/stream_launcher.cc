@@ -102,4 +102,15 @@ Status StreamLauncher::Read(DeviceAddress predicate, uint32_t nbytes, bool* hold
   return Status();
 }
 
+Status StreamLauncher::Synchronize(const std::string& doing) {
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, StreamSynchronize, stream_);
+  return Status();
+}
+
+Status StreamLauncher::Fetch(void* to, DeviceAddress from, uint64_t nbytes) {
+  const std::string doing = "reading " + std::to_string(nbytes) + " bytes of the device";
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, MemcpyDtoHAsync, to, from, nbytes, stream_);
+  return Synchronize(doing);
+}
+
 }  // namespace aoti

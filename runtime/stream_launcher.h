@@ -4,13 +4,15 @@
 #ifndef AOTI_RUNTIME_STREAM_LAUNCHER_H_
 #define AOTI_RUNTIME_STREAM_LAUNCHER_H_
 
+#include <string>
+
 #include "runtime/context.h"
 #include "runtime/kernels.h"
 #include "runtime/launcher.h"
 
 namespace aoti {
 
-class StreamLauncher final : public Launcher {
+class StreamLauncher final : public Launcher, private Inspector {
  public:
   // Everything outlives the launcher. The context must be current during calls.
   StreamLauncher(const Addresses& addresses, const Driver& driver, const KernelSet& kernels,
@@ -26,8 +28,11 @@ class StreamLauncher final : public Launcher {
             Steps otherwise) override;
   Status While(uint32_t kernel, DeviceAddress predicate, uint32_t nbytes, Steps condition,
                Steps body) override;
+  Inspector* inspector() override { return this; }
 
  private:
+  Status Synchronize(const std::string& doing) override;
+  Status Fetch(void* to, DeviceAddress from, uint64_t nbytes) override;
   Status Read(DeviceAddress predicate, uint32_t nbytes, bool* holds) const;
 
   const Driver& driver_;

@@ -44,7 +44,11 @@ _LINK_FLAGS: Final = (
     "-Wl,--gc-sections",
     "-Wl,--build-id=sha1",  # of the content
 )
-_HEADERS: Final = ("dlpack/dlpack.h", "nlohmann/json.hpp")
+_HEADERS: Final = {
+    "dlpack/dlpack.h": "DLPack's headers",
+    "nlohmann/json.hpp": "nlohmann json's headers",
+}
+_NVTX: Final = {"nvtx3/nvToolsExt.h": "NVTX's headers"}
 
 
 class BuildError(ValueError):
@@ -65,6 +69,7 @@ def build(
     num_shards: int = 8,
     jobs: int = 1,
     link: bool = True,
+    debug_modes: Sequence[str] = (),
 ) -> None:
     """Builds a model.
 
@@ -77,6 +82,7 @@ def build(
       jobs: how many kernels are compiled at a time. No output depends on it.
       link: whether to compile and link the C++ as well. Where there is no compiler, or its headers
         are missing, that is said and the sources are the result.
+      debug_modes: what the model does besides, for debugging: some of ``codegen.debug.MODES``.
 
     Raises:
       BuildError: ``out`` is something else, or the C++ compiler fails.
@@ -90,10 +96,10 @@ def build(
         made = Path(scratch) / "out"
         made.mkdir(mode=0o777)
         with _progress(2 + 2 * len({target.lowering for target in targets}) + link) as stage:
-            _steps(model, name, targets, made, num_shards, jobs, stage)
+            _steps(model, name, targets, made, num_shards, jobs, debug_modes, stage)
             if link:
                 stage("linking")
-                _link(name, made, Path(scratch), stage)
+                _link(name, made, Path(scratch), debug_modes, stage)
         if out.exists():
             shutil.rmtree(out)
         os.replace(made, out)
@@ -154,6 +160,7 @@ def _steps(
     out: Path,
     num_shards: int,
     jobs: int,
+    debug_modes: Sequence[str],
     stage: _Stage,
 ) -> None:
     from wrapgen.codegen import wrap_files
@@ -181,10 +188,10 @@ def _steps(
             kernels.append(out / "kernels" / str(lowering) / shard.name)
             compile_shard(shard, ours, kernels[-1], jobs=jobs, progress=stage.detail)
     stage("generating C++")
-    wrap_files(name, programs, kernels, targets, out / "generated")
+    wrap_files(name, programs, kernels, targets, out / "generated", debug_modes=debug_modes)
 
 
-def _link(name: str, out: Path, scratch: Path, stage: _Stage) -> None:
+def _link(name: str, out: Path, scratch: Path, debug_modes: Sequence[str], stage: _Stage) -> None:
     """Compiles and links lib``name``.so, or says why not."""
     runtime = _runtime()
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
@@ -194,11 +201,13 @@ def _link(name: str, out: Path, scratch: Path, stage: _Stage) -> None:
     if compiler is None:
         stage.detail("not linked: there is no C++ compiler (c++, g++ or $CXX)")
         return
-    missing = [header for header in _HEADERS if not _has_header(compiler, header)]
+    headers = {**_HEADERS, **(_NVTX if "nvtx" in debug_modes else {})}
+    missing = [header for header in headers if not _has_header(compiler, header)]
     if missing:
+        packages = " and ".join(headers[header] for header in missing)
         stage.detail(
-            f"not linked: {compiler} does not find {' and '.join(missing)}; install DLPack's and "
-            "nlohmann json's headers, or name their directory in CPLUS_INCLUDE_PATH"
+            f"not linked: {compiler} does not find {' and '.join(missing)}; install {packages}, or "
+            "name their directory in CPLUS_INCLUDE_PATH"
         )
         return
     generated = out / "generated"
@@ -208,6 +217,10 @@ def _link(name: str, out: Path, scratch: Path, stage: _Stage) -> None:
     (tree / "runtime").symlink_to(runtime.absolute())
     (tree / "generated").symlink_to(generated.absolute())
     sources = [f"runtime/{path.name}" for path in sorted(runtime.glob("*.cc"))]
+    if debug_modes:
+        sources.append("runtime/debug/debug.cc")
+    if "nvtx" in debug_modes:
+        sources.append("runtime/debug/nvtx.cc")
     sources += [f"generated/{each}" for each in ("model.cc", "entry.cc", "kernels.S")]
     objects = []
     for source in sources:

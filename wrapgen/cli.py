@@ -170,6 +170,7 @@ def _add_build(parser: Any) -> None:
     _add_target(parser, "what to build for")
     parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
     parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    _add_instrument(parser)
     parser.add_argument("--no-link", action="store_true", help="stop at the generated sources")
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT")
 
@@ -185,6 +186,7 @@ def _build(args: argparse.Namespace) -> None:
         num_shards=args.shards,
         jobs=args.jobs,
         link=not args.no_link,
+        debug_modes=args.instrument,
     )
 
 
@@ -307,14 +309,32 @@ def _add_wrap(parser: Any) -> None:
     _add_target(parser, "what the library carries code for")
     _add_program(parser)
     _add_kernels(parser)
+    _add_instrument(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
+
+
+def _add_instrument(parser: Any) -> None:
+    parser.add_argument(
+        "--instrument",
+        action="append",
+        default=[],
+        metavar="MODE",
+        help="make a debug build: launches, nan, nvtx, sync or values; repeatable",
+    )
 
 
 def _wrap(args: argparse.Namespace) -> None:
     programs = _unique(args.programs, "--program", "wrap")
     from wrapgen.codegen import wrap_files
 
-    wrap_files(args.name, programs, args.kernels, args.targets, args.out)
+    wrap_files(
+        args.name,
+        programs,
+        args.kernels,
+        args.targets,
+        args.out,
+        debug_modes=args.instrument,
+    )
 
 
 def _add_program(parser: Any) -> None:

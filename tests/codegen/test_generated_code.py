@@ -24,12 +24,18 @@ GOLDEN = cpp.ROOT / "tests/codegen/golden"
 SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
     "control": (samples.control, [SM_90]),
     "dynamic": (samples.dynamic, [SM_90]),
+    "dynamic_debug": (samples.dynamic, [SM_90]),
     "elementwise": (samples.elementwise, [SM_90]),
     "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
     "copies": (samples.copies, [SM_80, SM_90]),
     "user_kernels": (samples.user_kernels, [SM_90]),
     "launches": (samples.launches, [SM_90]),
 }
+
+DEBUG: dict[str, tuple[str, ...]] = {
+    "dynamic_debug": ("launches", "nan", "nvtx", "sync", "values"),
+}
+"""The modes of debug builds among the samples."""
 
 UPDATE = "UPDATE_GOLDEN"
 
@@ -39,7 +45,8 @@ def generate(name: str, scratch: Path) -> Path:
     programs = {lowering: make(str(lowering)) for lowering in {t.lowering for t in targets}}
     first = next(iter(programs.values()))
     kernels = samples.write_kernels(scratch / "kernels", first, *targets)
-    codegen.wrap(name, programs, [kernels], targets, scratch / "model")
+    modes = DEBUG.get(name, ())
+    codegen.wrap(name, programs, [kernels], targets, scratch / "model", debug_modes=modes)
     return scratch / "model"
 
 

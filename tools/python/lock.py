@@ -19,6 +19,7 @@ GROUPS = {
     "base": (),
     "triton": ("base",),
     "torch": ("base", "triton"),
+    "nvtx": (),
     "dev": ("base", "triton", "torch"),
     "transformers": ("base", "triton", "torch"),
 }

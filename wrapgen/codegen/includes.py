@@ -22,6 +22,7 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "AotiDescription",
         "AotiDimInfo",
     ),
+    "runtime/debug/debug.h": ("aoti::debug",),
     "runtime/description.h": (
         "aoti::ConstraintDescription",
         "aoti::DynamicLayout",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from wrapgen import expression
-from wrapgen.codegen import args, expr, grid, interface, text
+from wrapgen.codegen import args, debug, expr, grid, interface, text
 from wrapgen.codegen.memory import refs
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.codegen.scratch import PARAM
@@ -66,7 +66,9 @@ def _index_name(name: str) -> str:
     return f"k{pascal(stem)}_{digest}" if pascal(stem) else "k" + pascal(name)
 
 
-def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
+def kernel_function(
+    kernel: Kernel, kernels: Kernels, debugging: debug.Debug | None = None
+) -> list[str]:
     """A function with the kernel's parameters, which launches it."""
     provided = kernel.name in kernels.scratch
     namer = Namer(_PARAMETER_SCOPE - {PARAM} if provided else _PARAMETER_SCOPE)
@@ -98,6 +100,7 @@ def kernel_function(kernel: Kernel, kernels: Kernels) -> list[str]:
         *(f"  DeviceAddress {name} = 0;" for name in own),
         *encoded,
         *_params([f"&{name}" for name in (*passed, *own)], [*types, *["Triton's own"] * 2]),
+        *debug.arguments(kernel, names, debugging),
         *text.call(2, "return launcher.Launch", [index, "grid", "params", "pointers"], ");"),
         "}",
     ]
@@ -170,12 +173,18 @@ class Scope:
     kernels: Kernels
     values: Values
     passed: frozenset[str]
+    program: Program
+    debug: debug.Debug | None = None
 
 
 def procedure_functions(name: str, procedure: Procedure, scope: Scope) -> list[str]:
     """Functions that issue the steps of ``folding`` or ``main``, the last of which, called
     ``RunFolding`` or ``RunMain``, issues them all."""
-    functions = _Functions(name, scope)
+    around: debug.Around = debug.unchanged
+    if scope.debug is not None:
+        steps = debug.Steps(scope.debug, scope.program, name, procedure, scope.blocks, scope.values)
+        around = steps.around
+    functions = _Functions(name, scope, around)
     parts = functions.parts(pascal(name), f"{name}.steps", procedure.steps)
     return [*functions.lines, *_calls(f"Run{pascal(name)}", parts)]
 
@@ -190,11 +199,12 @@ def _calls(name: str, parts: Sequence[str]) -> list[str]:
 class _Functions:
     """The functions of a procedure. Steps are numbered as ``walk`` goes through them."""
 
-    def __init__(self, procedure: str, scope: Scope) -> None:
+    def __init__(self, procedure: str, scope: Scope, around: debug.Around) -> None:
         self.lines: list[str] = []
         self._procedure = procedure
         self._scope = scope
         self._count = 0
+        self._around = around
 
     def parts(self, prefix: str, at: str, steps: Sequence[Step]) -> list[str]:
         """Makes functions that issue steps, a limited number each; returns their names."""
@@ -214,6 +224,7 @@ class _Functions:
                 for field, inside in inner(step)
             ]
             code = _step(self._procedure, f"{at}[{i}]", number, step, self._scope, branches)
+            code = self._around(number, step, code)
             body += [*_provenance(number, step.sources), *code, ""]
         code = [line for line in body if not line.lstrip().startswith("//")]
         parameter = "launcher" if any("launcher" in line for line in code) else "/*launcher*/"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapgen import program as program_module
-from wrapgen.codegen import kernels, memory, model_header, model_source, scratch
+from wrapgen.codegen import debug, kernels, memory, model_header, model_source, scratch
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import check_model_name
 from wrapgen.program import Program, Weight
@@ -22,10 +22,12 @@ def wrap_files(
     kernel_dirs: Sequence[Path],
     targets: Sequence[Target],
     out: Path,
+    *,
+    debug_modes: Sequence[str] = (),
 ) -> None:
     """``wrap`` for program files; raises ``ProgramError`` for a malformed one."""
     loaded = {target: program_module.load(path) for target, path in programs.items()}
-    wrap(name, loaded, kernel_dirs, targets, out)
+    wrap(name, loaded, kernel_dirs, targets, out, debug_modes=debug_modes)
 
 
 def wrap(
@@ -34,15 +36,18 @@ def wrap(
     kernel_dirs: Sequence[Path],
     targets: Sequence[Target],
     out: Path,
+    *,
+    debug_modes: Sequence[str] = (),
 ) -> None:
     """Writes the C++ of a model: model.h, model.cc, entry.cc, kernels.S and images/.
 
     ``programs`` maps each SASS target that something is built from to its program; ``targets`` are
     what the model carries, SASS or PTX; ``kernel_dirs`` are outputs of the compile step, with
     ``<target>/<kernel>.json`` and its image. What an earlier run wrote to ``out`` is replaced, once
-    all is written beside it. Raises ``CodegenError``, before anything is written.
+    all is written beside it. ``debug_modes`` are some of ``debug.MODES``. Raises ``CodegenError``,
+    before anything is written.
     """
-    files = generate(name, programs, kernel_dirs, targets)
+    files = generate(name, programs, kernel_dirs, targets, debug_modes=debug_modes)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         whole = Path(scratch) / "out"
@@ -62,9 +67,12 @@ def generate(
     programs: Mapping[Target, Program],
     kernel_dirs: Sequence[Path],
     targets: Sequence[Target],
+    *,
+    debug_modes: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Makes the files that ``wrap`` writes, by their path in its output."""
     check_model_name(name)
+    debugging = debug.parse(name, debug_modes)
     _check_targets(programs, targets)
     lowerings = sorted({target.lowering for target in targets})
     _check_agreement([programs[lowering] for lowering in lowerings])
@@ -77,7 +85,7 @@ def generate(
     ordered = sorted(targets, key=lambda target: (target.kind != "sm", target.capability))
     texts = {
         "model.h": model_header.header(name, first, ordered),
-        "model.cc": model_source.source(name, models),
+        "model.cc": model_source.source(name, models, debugging),
         "entry.cc": model_header.entry(name),
         "kernels.S": embedding.assembly(),
     }

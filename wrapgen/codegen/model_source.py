@@ -7,8 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from wrapgen import expression, set_condition
+from wrapgen.codegen import debug, expr, grid, includes, interface, launch, text
 from wrapgen.codegen import dtype as cpp_dtype
-from wrapgen.codegen import expr, grid, includes, interface, launch, text
 from wrapgen.codegen.args import WEIGHTS, Blocks
 from wrapgen.codegen.interface import table
 from wrapgen.codegen.kernels import Image
@@ -81,13 +81,13 @@ def launched(program: Program) -> list[Kernel]:
     return [kernel for kernel in program.kernels if kernel.name in used]
 
 
-def source(name: str, models: Sequence[Lowered]) -> str:
+def source(name: str, models: Sequence[Lowered], debugging: debug.Debug | None = None) -> str:
     """Text of model.cc. ``models`` agree on inputs, outputs and weights; see ``wrap``."""
     program = models[0].program
     builds = [build for model in models for build in model.builds]
     sizes = interface.sizes(program)
     passed = frozenset.intersection(*(launch.passed_scalars(model.program) for model in models))
-    parts = {model.program.target: _lowered(model, sizes, passed) for model in models}
+    parts = {model.program.target: _lowered(model, sizes, passed, debugging) for model in models}
     body = [line for lines in parts.values() for line in lines]
     limited = {name for name, lines in parts.items() if _LIMITS in lines}
     lines = [
@@ -95,6 +95,7 @@ def source(name: str, models: Sequence[Lowered]) -> str:
         *interface.dims(program),
         *interface.indices(program),
         *_sizes(sizes),
+        *debug.constant(debugging),
     ]
     lines += body
     lines += interface.tables(program, sizes, passed)
@@ -108,6 +109,7 @@ def source(name: str, models: Sequence[Lowered]) -> str:
         f"    {table('kOutputs', len(program.outputs))},",
         f"    {table('kTargets', len(builds))},",
         *([] if not program.symbols else interface.symbol_fields(program)),
+        *debug.description_fields(debugging, program),
         "}};",
         "",
     ]
@@ -262,14 +264,16 @@ def _limits(values: Values) -> list[str]:
     return [*lines, "};", ""]
 
 
-def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]:
+def _lowered(
+    model: Lowered, sizes: Values, passed: frozenset[str], debugging: debug.Debug | None
+) -> list[str]:
     program = model.program
     values = Values(program, sizes)
     blocks = Blocks(program, model.plan, values)
     used = launched(program)
     kernels = launch.Kernels(used, frozenset(model.scratch))
     weights = _weights(program)
-    scope = launch.Scope(blocks, kernels, values, passed)
+    scope = launch.Scope(blocks, kernels, values, passed, program, debugging)
     procedures = [
         *launch.procedure_functions("folding", program.folding, scope),
         "",
@@ -302,7 +306,7 @@ def _lowered(model: Lowered, sizes: Values, passed: frozenset[str]) -> list[str]
         lines += ["};", "", "// The kernels with their parameters.", "namespace kernels {", ""]
         for kernel in used:
             if kernel.name != set_condition.NAME:  # the runtime launches it
-                lines += [*launch.kernel_function(kernel, kernels), ""]
+                lines += [*launch.kernel_function(kernel, kernels, debugging), ""]
         lines += ["}  // namespace kernels", ""]
     lines += [*procedures, "", *weights]
     for build in model.builds:

@@ -2,7 +2,7 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def wrap(actions, *, toolchain, name, targets, programs, directory):
+def wrap(actions, *, toolchain, name, targets, programs, directory, debug = []):
     """Declares the action `AotiWrap`, which needs neither PyTorch nor Triton.
 
     Args:
@@ -12,6 +12,7 @@ def wrap(actions, *, toolchain, name, targets, programs, directory):
       targets: what the library carries code for.
       programs: list of `AotiProgramInfo`.
       directory: where to declare the outputs, relative to the package.
+      debug: what the model does besides, for debugging; the modes of `--//aoti:debug`.
 
     Returns:
       A struct of `File`s: `header`, `model` (the model's C++), `entry` (C++ for a shared library
@@ -34,6 +35,7 @@ def wrap(actions, *, toolchain, name, targets, programs, directory):
         arguments.add_all(program.kernels, before_each = "--kernels", expand_directories = False)
         inputs.append(program.program)
         inputs.extend(program.kernels)
+    arguments.add_all(debug, before_each = "--instrument", uniquify = True)
     arguments.add("-o", outputs.header.dirname)
     actions.run(
         executable = toolchain.wrap,

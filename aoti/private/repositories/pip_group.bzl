@@ -35,6 +35,15 @@ cc_library(
 )
 """
 
+# For debug builds with ranges.
+_NVTX_HEADERS = """
+cc_library(
+    name = "nvtx",
+    hdrs = glob(["site/nvidia/cu13/include/nvtx3/**/*.h"]),
+    includes = ["site/nvidia/cu13/include"],
+)
+"""
+
 # Packages' own tests, and the largest parts that no step loads.
 _NOT_COMPILED = "/tests?/|/torch/(testing/_internal|onnx)/"
 
@@ -128,11 +137,12 @@ Wheels only, each checked against the lock; pip's own configuration says where t
 )
 
 def pip_groups():
-    """Declares `@aoti_pip_base`, `_triton`, `_torch`, `_dev` and `_transformers`.
+    """Declares `@aoti_pip_base`, `_triton`, `_torch`, `_nvtx`, `_dev` and `_transformers`.
 
     A group holds what those that it stands on lack: an action that compiles kernels has base and
-    triton among its inputs and no PyTorch. Those of the last two, for this repository's own tests
-    and models, are fetched where something asks for them.
+    triton among its inputs and no PyTorch. NVTX's headers are for debug builds alone.
+    Those of the last two are for this repository's own tests and models. What nothing asks for is
+    not fetched.
     """
     pip_group(
         name = "aoti_pip_base",
@@ -147,6 +157,11 @@ def pip_groups():
     pip_group(
         name = "aoti_pip_torch",
         lock = Label("//tools/python:requirements_torch.txt"),
+    )
+    pip_group(
+        name = "aoti_pip_nvtx",
+        build = _NVTX_HEADERS,
+        lock = Label("//tools/python:requirements_nvtx.txt"),
     )
     pip_group(
         name = "aoti_pip_dev",

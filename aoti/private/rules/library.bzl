@@ -1,6 +1,7 @@
 """The rule behind the macro `aoti_library`."""
 
 load("@bazel_skylib//lib:paths.bzl", "paths")
+load("@bazel_skylib//rules:common_settings.bzl", "BuildSettingInfo")
 load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolchain")
 load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
@@ -11,6 +12,7 @@ load("//aoti/private/actions:compile.bzl", "compile")
 load("//aoti/private/actions:lower.bzl", "lower")
 load("//aoti/private/actions:split.bzl", "split")
 load("//aoti/private/actions:wrap.bzl", "wrap")
+load(":debug.bzl", "check_debug_modes")
 load(":simulator.bzl", "AotiSimulatorInfo", "link_simulator")
 
 AotiObjectsInfo = provider(
@@ -29,6 +31,9 @@ def _check(ctx, toolchain):
         fail("%s: the generated code bears the name: it must be lowercase words joined by single " % ctx.label +
              "underscores, such as resnet_b32, and must not begin with a digit or aoti")
     message = check_targets(ctx.attr.targets, toolchain.capabilities)
+    if message:
+        fail("%s: %s" % (ctx.label, message))
+    message = check_debug_modes(ctx.attr._debug[BuildSettingInfo].value)
     if message:
         fail("%s: %s" % (ctx.label, message))
     if ctx.attr.weights == "embedded":
@@ -89,6 +94,7 @@ def _aoti_library_impl(ctx):
         targets = targets,
         programs = programs,
         directory = name,
+        debug = ctx.attr._debug[BuildSettingInfo].value,
     )
 
     cc_toolchain = find_cc_toolchain(ctx)
@@ -193,6 +199,11 @@ aoti_library_rule = rule(
             doc = "Where the library finds the weights: `external`, in a file named at run time.",
             default = "external",
             values = ["embedded", "external"],
+        ),
+        "_debug": attr.label(
+            doc = "What the model does besides, for debugging.",
+            default = Label("//aoti:debug"),
+            providers = [BuildSettingInfo],
         ),
         "_runtime": attr.label(
             doc = "The C++ runtime.",

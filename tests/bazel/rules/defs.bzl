@@ -218,6 +218,36 @@ _simulated_shared_library_test = analysistest.make(
     config_settings = {_SIMULATOR: True},
 )
 
+# Debug builds.
+
+_DEBUG = str(Label("//aoti:debug"))
+
+def _debug_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    (wrap,) = [action for action in analysistest.target_actions(env) if action.mnemonic == "AotiWrap"]
+    argv = wrap.argv
+    asked = [argv[i + 1] for i, argument in enumerate(argv) if argument == "--instrument"]
+    asserts.equals(env, ctx.attr.modes, asked)
+    return analysistest.end(env)
+
+_debug_off_test = analysistest.make(
+    _debug_test_impl,
+    attrs = {"modes": attr.string_list()},
+)
+
+_debug_on_test = analysistest.make(
+    _debug_test_impl,
+    attrs = {"modes": attr.string_list()},
+    config_settings = {_DEBUG: ["launches", "nan"]},
+)
+
+_unknown_debug_mode_test = analysistest.make(
+    _failure_test_impl,
+    attrs = {"message": attr.string_list()},
+    expect_failure = True,
+    config_settings = {_DEBUG: ["nan", "slow"]},
+)
+
 # aoti_test.
 
 def _settings_test_impl(ctx):
@@ -375,6 +405,23 @@ def rules_test_suite(name):
         name = "simulator_on_test",
         target_under_test = "//tests/bazel/small",
         wanted = True,
+    )
+    _debug_off_test(
+        name = "debug_off_test",
+        target_under_test = "//tests/bazel/small",
+    )
+    _debug_on_test(
+        name = "debug_on_test",
+        modes = ["launches", "nan"],
+        target_under_test = "//tests/bazel/small",
+    )
+    _unknown_debug_mode_test(
+        name = "unknown_debug_mode_test",
+        message = [
+            "--//aoti:debug: unknown mode \"slow\"; expected some of launches, nan, nvtx, sync, " +
+            "values, separated by commas",
+        ],
+        target_under_test = "//tests/bazel/small",
     )
     _simulated_shared_library_test(
         name = "simulated_shared_library_test",
