@@ -770,6 +770,65 @@ def image_of(of: Kernel, target: Target) -> bytes:
     return f"image of {of.name} for {target}\n".encode()
 
 
+def large(launches: int = 1000, kernels: int = 300, *, dynamic: bool = False) -> Program:
+    """A model as large as they come: a chain of launches, each with five tensors, a weight among
+    them, and three scalars; where it is ``dynamic``, each of another size."""
+    size: Dim = "s0 * 4096" if dynamic else 4096
+    nbytes: Dim = "s0 * 4096 * 2" if dynamic else 8192
+    of = [
+        kernel(
+            f"fused_{i}",
+            *(pointer(f"in_ptr{j}") for j in range(4)),
+            pointer("out_ptr0"),
+            *(scalar(name, I32, True) for name in ("xnumel", "rnumel")),
+            scalar("scale", F32),
+        )
+        for i in range(kernels)
+    ]
+    weights = [
+        Weight(name=f"layers.{i}.weight", dtype=F16, shape=(64, 64)) for i in range(launches)
+    ]
+    blocks = [
+        Buffer(name=f"buf{i}", dtype=F16, shape=(size,), strides=(1,), nbytes=nbytes)
+        for i in range(launches)
+    ]
+    steps = []
+    for i in range(launches):
+        before = [blocks[j].name for j in (i - 1, i - 2) if j >= 0]
+        inputs = [reads("arena", name) for name in before]
+        inputs += [reads("input", "x")] * (3 - len(before))
+        extent: Dim = f"s0 * {64 * (i + 1)}" if dynamic else 4096
+        steps.append(
+            launch(
+                of[i % kernels],
+                ((f"(s0 * {i + 1} + 3) // 4" if dynamic else 4), 1, 1),
+                *inputs,
+                reads("weight", weights[i].name),
+                writes("output", "out") if i == launches - 1 else writes("arena", blocks[i].name),
+                ScalarArg(dtype=I32, value=extent),
+                ScalarArg(dtype=I32, value=64),
+                ScalarArg(dtype=F32, value=(0.5).hex()),
+                sources=(
+                    node(f"mm_{i}", "aten.linear.default", f"layers.{i}", 12, "x = self.mm(x)"),
+                    node(f"gelu_{i}", "aten.gelu.default", f"layers.{i}.act", 13, "gelu(x)"),
+                ),
+            )
+        )
+    shape: tuple[Dim, ...] = ("s0", 4096) if dynamic else (1, 4096)
+
+    def spec(name: str, path: str) -> TensorSpec:
+        return TensorSpec(name=name, path=path, dtype=F16, shape=shape, strides=(4096, 1))
+
+    return program(
+        symbols=(Symbol(name="s0", minimum=1, maximum=64),) if dynamic else (),
+        inputs=(spec("x", "args[0]"),),
+        outputs=(spec("out", "outputs[0]"),),
+        weights=tuple(weights),
+        kernels=tuple(of),
+        main=Procedure(buffers=tuple(blocks[:-1]), steps=tuple(steps)),
+    )
+
+
 def write_kernels(out: Path, program: Program, *targets: Target) -> Path:
     """Writes what the compile step writes for the program's kernels; returns ``out``."""
     for target in targets:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.codegen import cpp, samples
 from wrapgen import codegen
+from wrapgen.codegen import model_source
 from wrapgen.dtype import INFO
 from wrapgen.program import Program, weights_digest
 from wrapgen.target import Target, parse
@@ -300,3 +301,42 @@ int main() {
   std::printf("status %d: %s\n", static_cast<int>(status.code()), status.message());
 }
 """
+
+
+def test_parts_of_many_functions_are_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long computations are divided among functions, which changes no value, nor what is told of
+    one that does not fit 64 bits."""
+
+    def values(name: str) -> list[str]:
+        model = generate("dynamic", tmp_path / name)
+        source = cpp.ROOT / "tests/codegen/values.cc"
+        program = cpp.build_model(model, tmp_path / name, "g++", source)
+        return cpp.run([program]).splitlines()
+
+    whole = values("whole")
+    monkeypatch.setattr(model_source, "VALUES_PER_FUNCTION", 1)
+    assert values("divided") == whole
+    # s0 * s1, s1 * s1 * 4, u1 * 3; the arena
+    assert [line.split()[0] for line in whole[:3]] == ["all:"] * 3
+    assert {"56", "256", "21"} <= set(whole[1].split())
+    assert whole[1].split()[-1] == "512"
+    assert whole[3] == "u1 * 3:"
+    code = (tmp_path / "divided/model/model.cc").read_text()
+    for function in ("ComputeSizes3", "Plan9", "Slots1"):
+        assert f" {function}(" in code
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_functions_are_small_in_the_largest_models(dynamic: bool, tmp_path: Path) -> None:
+    """A compiler's time grows faster than a function's length; bench/host_compile.py has it."""
+    launches = 300 if dynamic else 1000
+    model = samples.large(launches, dynamic=dynamic)
+    kernels = samples.write_kernels(tmp_path / "kernels", model, SM_90)
+    codegen.wrap("large", {SM_90: model}, [kernels], [SM_90], tmp_path / "model")
+    code = (tmp_path / "model/model.cc").read_text()
+    assert code.count("AOTI_RETURN_IF_ERROR(kernels::") == launches
+    functions = re.split(r"^}$", code, flags=re.MULTILINE)
+    assert len(functions) > 300
+    assert max(len(re.findall(r"^  .*;$", one, re.MULTILINE)) for one in functions) <= 140

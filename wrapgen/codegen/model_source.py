@@ -13,10 +13,9 @@ from wrapgen.codegen.args import WEIGHTS, Blocks
 from wrapgen.codegen.interface import table
 from wrapgen.codegen.kernels import Image
 from wrapgen.codegen.memory import ALIGNMENT, MemoryPlan, weights_of
-from wrapgen.codegen.values import ARENA, COUNT, SIZES, VALUES, Values
+from wrapgen.codegen.values import ARENA, COUNT, SIZES, VALUES, Computation, Values
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import (
-    Dim,
     If,
     Kernel,
     Launch,
@@ -183,31 +182,74 @@ def _enumeration(values: Values, first: str, further: Sequence[tuple[str, str]] 
     ]
 
 
+VALUES_PER_FUNCTION: Final = 128
+"""Keeps functions that compute values small enough for the host compiler."""
+
+
 def _sizes(sizes: Values) -> list[str]:
     if not sizes.ranges:
         return []
-    computed, used = sizes.computations()
     return [
         "// What the inputs of a run decide, by the index in its values: symbols with their",
         "// ranges, and what shapes, strides and constraints need of them.",
         *_enumeration(sizes, ""),
-        "// Computes all but the symbols. Returns null, or the expression that has no value of 64",
-        "// bits.",
-        *text.function_lines(
-            "const char* ComputeSizes(int64_t* value)", [*used, *computed], unused="value"
+        *_computing(
+            "// Computes all but the symbols. Returns null, or the expression that has no value of "
+            "64\n// bits.",
+            "ComputeSizes",
+            sizes,
         ),
-        "",
     ]
+
+
+def _chunks(computations: Sequence[Computation]) -> list[Sequence[Computation]]:
+    starts = range(0, len(computations), VALUES_PER_FUNCTION)
+    return [computations[i : i + VALUES_PER_FUNCTION] for i in starts]
+
+
+def _computing(
+    comment: str, name: str, values: Values, arena: Sequence[Computation] = ()
+) -> list[str]:
+    """The function that computes values, and those that it calls where they are many. ``arena``
+    are the statements that compute where slots begin, from ``end`` to ``end``."""
+    lines: list[str] = []
+    whole: list[Computation] = []
+    computed = values.computations()
+    if len(computed) <= VALUES_PER_FUNCTION:
+        whole += computed
+    else:
+        for i, chunk in enumerate(_chunks(computed)):
+            declaration = f"const char* {name}{i}(int64_t* value)"
+            lines += [*values.function(declaration, chunk, end="return nullptr;"), ""]
+            call = f"  if (const char* none = {name}{i}(value)) return none;"
+            whole.append(Computation((call,)))
+    if arena:
+        note = "The arena: each slot is as large as the largest temporary in it, at these sizes."
+        whole.append(Computation((f"  // {note}", "  aoti::Checked end = 0;")))
+        if len(arena) <= VALUES_PER_FUNCTION:
+            whole += arena
+        else:
+            for i, chunk in enumerate(_chunks(arena)):
+                declaration = f"aoti::Checked Slots{i}(aoti::Checked end, int64_t* value)"
+                lines += [*values.function(declaration, chunk, end="return end;"), ""]
+                whole.append(Computation((f"  end = Slots{i}(end, value);",)))
+        total = (
+            '  if (!end.ok()) return "the memory for temporaries";',
+            f"  value[{VALUES}::{ARENA}] = end.value();",
+        )
+        whole.append(Computation(total))
+    declaration = f"const char* {name}(int64_t* value)"
+    function = values.function(declaration, whole, end="return nullptr;")
+    return [*lines, *comment.split("\n"), *function, ""]
 
 
 def _plan(model: Lowered, values: Values) -> list[str]:
     """The values that the launches of a target need, and the function that computes them."""
     names = values.locals()
     nbytes = {buffer.name: buffer.nbytes for buffer in model.program.main.buffers}
-    further, body, dims = [], [], list[Dim]()
+    further, arena = [], []
     for i, slot in enumerate(model.plan.main_slots):
         further.append((values.slot(i), f"begin of {', '.join(slot.members)}"))
-        dims += slot.sizes
         code = [expr.cpp(size, names, checked=True) for size in slot.sizes]
         largest = code[-1]
         for size in reversed(code[:-1]):
@@ -215,27 +257,20 @@ def _plan(model: Lowered, values: Values) -> list[str]:
         for member in slot.members:
             what = f"main: the bytes of temporary {member}"
             values.limit(nbytes[member], what, 0, expression.INT64_MAX)
-        body += text.comment(2, f"{', '.join(slot.members)}: {', '.join(map(str, slot.sizes))}")
-        body += [f"  value[{VALUES}::{values.slot(i)}] = end.value();"]
-        body += text.statements(2, [f"end = end + aoti::AlignTo({largest}, {ALIGNMENT});"])
-    computed, used = values.computations(dims)
-    if model.plan.main_slots:
-        further.append((ARENA, "bytes of all of them"))
-        body = [
-            "  // The arena: each slot is as large as the largest temporary in it, at these sizes.",
-            "  aoti::Checked end = 0;",
-            *body,
-            '  if (!end.ok()) return "the memory for temporaries";',
-            f"  value[{VALUES}::{ARENA}] = end.value();",
+        lines = [
+            *text.comment(2, f"{', '.join(slot.members)}: {', '.join(map(str, slot.sizes))}"),
+            f"  value[{VALUES}::{values.slot(i)}] = end.value();",
+            *text.statements(2, [f"end = end + aoti::AlignTo({largest}, {ALIGNMENT});"]),
         ]
+        arena.append(Computation(tuple(lines), slot.sizes))
+    if arena:
+        further.append((ARENA, "bytes of all of them"))
+    comment = "// Computes it. Returns null, or the expression that has no value of 64 bits."
+    computing = _computing(comment, "Plan", values, arena)
     return [
         "// What launches need besides, by the index in the values of a run.",
         *_enumeration(values, f"{SIZES}::{COUNT}", further),
-        "// Computes it. Returns null, or the expression that has no value of 64 bits.",
-        *text.function_lines(
-            "const char* Plan(int64_t* value)", [*used, *computed, *body], unused="value"
-        ),
-        "",
+        *computing,
         *_limits(values),
     ]
 

@@ -123,15 +123,17 @@ def braced_value(declaration: str, items: Sequence[str]) -> list[str]:
     return [head, *fill(4, items, "};")]
 
 
-def function_lines(declaration: str, lines: Sequence[str], *, unused: str) -> list[str]:
-    """Lays out a function of indented lines that returns a null pointer in the end; its parameter
-    ``unused`` has no name where the lines do not use it."""
+def function_lines(
+    declaration: str, lines: Sequence[str], *, unused: str, end: str = "return nullptr;"
+) -> list[str]:
+    """Lays out a function of indented lines and a last statement; its parameter ``unused`` has no
+    name where the lines do not use it."""
     used = any(unused in line for line in lines if not line.lstrip().startswith("//"))
     if not used:
         declaration = declaration.replace(f"{unused})", f"/*{unused}*/)")
     if not lines:
-        return function(declaration, ["return nullptr;"])
-    return [f"{declaration} {{", *lines, "  return nullptr;", "}"]
+        return function(declaration, [end])
+    return [f"{declaration} {{", *lines, f"  {end}", "}"]
 
 
 def function(declaration: str, body: Sequence[str]) -> list[str]:

@@ -42,6 +42,14 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True)
+class Computation:
+    """Statements, and the expressions in them."""
+
+    lines: tuple[str, ...]
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Limit:
     """A value that must be in a range and a multiple of something when a run begins."""
 
@@ -133,23 +141,33 @@ class Values:
             rows.append((value.name, note))
         return rows
 
-    def computations(self, further: Sequence[Dim] = ()) -> tuple[list[str], list[str]]:
-        """Statements that compute all but symbols, in a function that has the array as ``value``
-        and returns the expression that has no value; and those before them that declare the
-        symbols, also of ``further`` expressions, as local variables, called as ``locals`` says."""
-        lines: list[str] = []
-        computed = [value for value in self._values.values() if not value.expr.is_Symbol]
+    def computations(self) -> list[Computation]:
+        """How all but symbols are computed, in a function that has the array as ``value`` and
+        returns the expression that has no value."""
         names = self.locals()
-        for value in computed:
+        found = []
+        for value in self._values.values():
+            if value.expr.is_Symbol:
+                continue
             at = f"value[{self.namespace}::{value.name}]"
             if fits(value.text, self.ranges):
-                lines += text.comment(2, value.text)
-                lines += text.statements(2, [f"{at} = {cpp_expr.cpp(value.text, names)};"])
+                code = f"{at} = {cpp_expr.cpp(value.text, names)};"
+                lines = [*text.comment(2, value.text), *text.statements(2, [code])]
             else:
-                lines += self._checked(value, at, names)
+                lines = self._checked(value, at, names)
+            found.append(Computation(tuple(lines), (value.text,)))
+        return found
+
+    def function(
+        self, declaration: str, computations: Sequence[Computation], *, end: str
+    ) -> list[str]:
+        """A function of some computations, with the symbols that they use as local variables,
+        called as ``locals`` says; ``end`` is its last statement."""
+        names = self.locals()
         used = {
             name
-            for dim in (*(value.text for value in computed), *further)
+            for computation in computations
+            for dim in computation.dims
             for name in expression.names(cpp_expr.tree(dim))
         }
         declarations = [
@@ -157,7 +175,8 @@ class Values:
             for name in self.ranges
             if name in used
         ]
-        return lines, declarations
+        lines = [line for computation in computations for line in computation.lines]
+        return text.function_lines(declaration, [*declarations, *lines], unused="value", end=end)
 
     def _checked(self, value: Value, at: str, names: Mapping[str, str]) -> list[str]:
         """Statements for what may have no value of 64 bits."""
