@@ -224,8 +224,10 @@ Status Session::PrepareGraph(CachedGraph** prepared) {
   const std::vector<int64_t>& key = sizes_ == nullptr ? kNoKey : sizes_->key();
   auto found = graphs_.begin();
   while (found != graphs_.end() && found->key != key) ++found;
-  if (found != graphs_.end() && found->arena != arena_->address() &&
-      found->graph.has_conditions()) {
+  const auto moved = [this](const CachedGraph& graph) {
+    return graph.arena != arena_->address() || graph.weights != weights_->id();
+  };
+  if (found != graphs_.end() && found->graph.has_conditions() && moved(*found)) {
     // It cannot be updated. A launch in progress keeps its graph until it has finished.
     graphs_.erase(found);
     found = graphs_.end();
@@ -250,11 +252,11 @@ Status Session::PrepareGraph(CachedGraph** prepared) {
   if (found != graphs_.begin()) graphs_.splice(graphs_.begin(), graphs_, found);
   CachedGraph& graph = graphs_.front();
   *prepared = &graph;
-  const bool moved = graph.arena != arena_->address() || graph.weights != weights_->id();
-  if (graph.current && !moved && graph.arguments == arguments_) return Status();
-  graph.current = false;         // until the update has succeeded
-  if (moved) graph.weights = 0;  // and until then, which of its nodes hold what is not known
-  AOTI_RETURN_IF_ERROR(graph.graph.Update(model_->target().run, addresses(), moved));
+  const bool all = moved(graph);
+  if (graph.current && !all && graph.arguments == arguments_) return Status();
+  graph.current = false;       // until the update has succeeded
+  if (all) graph.weights = 0;  // and until then, which of its nodes hold what is not known
+  AOTI_RETURN_IF_ERROR(graph.graph.Update(model_->target().run, addresses(), all));
   graph.arguments = arguments_;
   graph.arena = arena_->address();
   graph.weights = weights_->id();

@@ -132,13 +132,13 @@ struct Arguments {
     return session.Run(inputs, outputs, stream);
   }
 
-  void ExpectCorrect() const {
+  void ExpectCorrect(const float* weight = kWeight) const {
     const Floats given = x.values();
     float sum = 0;
     for (const float value : given) sum += value;
     Floats expected;
     for (size_t i = 0; i < kSize; ++i) {
-      expected.push_back(8 * (sum > 0 ? 3 : -2) * given[i] + 4 * kWeight[i]);
+      expected.push_back(8 * (sum > 0 ? 3 : -2) * given[i] + 4 * weight[i]);
     }
     EXPECT_EQ(y.values(), expected);
     EXPECT_EQ(*reinterpret_cast<int64_t*>(address), 3);
@@ -167,12 +167,17 @@ class ControlTest : public ::testing::Test {
     EXPECT_EQ(live.graph_execs, before_.graph_execs);
   }
 
-  static Status Load(Control* model) {
+  static std::string Weights(const float* weight) {
     std::string file = R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
     file.resize((file.size() + 7) / 8 * 8, ' ');
     const auto size = static_cast<uint64_t>(file.size());
     file.insert(0, reinterpret_cast<const char*>(&size), sizeof size);
-    file.append(reinterpret_cast<const char*>(kWeight), sizeof kWeight);
+    file.append(reinterpret_cast<const char*>(weight), sizeof kWeight);
+    return file;
+  }
+
+  static Status Load(Control* model) {
+    const std::string file = Weights(kWeight);
     AotiModelOptions options = {};
     options.struct_size = sizeof options;
     options.weights_data = file.data();
@@ -220,6 +225,33 @@ TEST_P(ControlModeTest, TakesTheBranchesTheDataSays) {
   }
   positive.x.data()[0] = -10;  // the same addresses
   Run(session, &positive);
+}
+
+// Those of steps inside a branch, which no graph can be given anew, too.
+TEST_P(ControlModeTest, SwapsWeights) {
+  const CurrentContext current;
+  Control model;
+  Control::Session session;
+  ASSERT_TRUE(Load(&model).ok());
+  ASSERT_TRUE(Create(model, &session, GetParam()).ok());
+  constexpr float kOther[kSize] = {100, 200, 300, 400};
+  const std::string file = Weights(kOther);
+  AotiWeightsOptions options = {};
+  options.struct_size = sizeof options;
+  options.data = file.data();
+  options.size = file.size();
+  WeightsHandle other;
+  WeightsHandle first;
+  ASSERT_TRUE(model.LoadWeights(options, &other).ok());
+  Arguments before({1, 2, 3, -4});
+  Arguments after({1, 2, 3, -4});
+  ASSERT_TRUE(before.Run(session).ok());
+  ASSERT_TRUE(model.SwapWeights(other, &first).ok());
+  ASSERT_TRUE(after.Run(session).ok());
+  first.reset();
+  ASSERT_EQ(GetDriver().StreamSynchronize(nullptr), cuda::kSuccess);
+  before.ExpectCorrect();
+  after.ExpectCorrect(kOther);
 }
 
 TEST_F(ControlTest, OneGraphServesAllRuns) {
