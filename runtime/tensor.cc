@@ -18,7 +18,9 @@ enum DTypeCode : uint8_t {
   kComplex = 5,
   kBool = 6,
   kFloat8E4m3fn = 10,
+  kFloat8E4m3fnuz = 11,
   kFloat8E5m2 = 12,
+  kFloat8E5m2fnuz = 13,
 };
 
 enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13 };
@@ -42,6 +44,8 @@ constexpr DTypeName kDTypeNames[] = {
     {kInt, 64, "int64", "I64"},
     {kFloat8E4m3fn, 8, "float8_e4m3fn", "F8_E4M3"},
     {kFloat8E5m2, 8, "float8_e5m2", "F8_E5M2"},
+    {kFloat8E4m3fnuz, 8, "float8_e4m3fnuz", "F8_E4M3FNUZ"},
+    {kFloat8E5m2fnuz, 8, "float8_e5m2fnuz", "F8_E5M2FNUZ"},
     {kFloat, 16, "float16", "F16"},
     {kBfloat, 16, "bfloat16", "BF16"},
     {kFloat, 32, "float32", "F32"},

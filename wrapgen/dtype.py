@@ -1,6 +1,9 @@
 """The one table of element types: PyTorch, C++, Triton, DLPack and safetensors names side by side.
 
-Nothing else in the project spells a dtype for another system; look it up here.
+Nothing else in the project spells a dtype for another system; look it up here. Not in it is what
+has no counterpart elsewhere: complex numbers, with which no Triton kernel computes;
+``float8_e8m0fnu`` and ``float4_e2m1fn_x2``, which Triton has as bytes alone; integers of fewer than
+8 bits; PyTorch's old quantised types.
 """
 
 from __future__ import annotations
@@ -18,8 +21,13 @@ class DType(enum.StrEnum):
     INT16 = "int16"
     INT32 = "int32"
     INT64 = "int64"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
     FLOAT8_E4M3FN = "float8_e4m3fn"
     FLOAT8_E5M2 = "float8_e5m2"
+    FLOAT8_E4M3FNUZ = "float8_e4m3fnuz"
+    FLOAT8_E5M2FNUZ = "float8_e5m2fnuz"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
@@ -56,10 +64,20 @@ INFO: dict[DType, DTypeInfo] = {
     DType.INT16: DTypeInfo(2, "int16_t", "i16", "i16", "kDLInt", "I16"),
     DType.INT32: DTypeInfo(4, "int32_t", "i32", "i32", "kDLInt", "I32"),
     DType.INT64: DTypeInfo(8, "int64_t", "i64", "i64", "kDLInt", "I64"),
+    DType.UINT16: DTypeInfo(2, "uint16_t", "u16", "i16", "kDLUInt", "U16"),
+    DType.UINT32: DTypeInfo(4, "uint32_t", "u32", "i32", "kDLUInt", "U32"),
+    DType.UINT64: DTypeInfo(8, "uint64_t", "u64", "i64", "kDLUInt", "U64"),
     DType.FLOAT8_E4M3FN: DTypeInfo(
         1, "uint8_t", "fp8e4nv", "f8E4M3FN", "kDLFloat8_e4m3fn", "F8_E4M3"
     ),
     DType.FLOAT8_E5M2: DTypeInfo(1, "uint8_t", "fp8e5", "f8E5M2", "kDLFloat8_e5m2", "F8_E5M2"),
+    # Of AMD's CDNA 3: no NVIDIA GPU computes with them.
+    DType.FLOAT8_E4M3FNUZ: DTypeInfo(
+        1, "uint8_t", "fp8e4b8", "f8E4M3FNUZ", "kDLFloat8_e4m3fnuz", "F8_E4M3FNUZ"
+    ),
+    DType.FLOAT8_E5M2FNUZ: DTypeInfo(
+        1, "uint8_t", "fp8e5b16", "f8E5M2FNUZ", "kDLFloat8_e5m2fnuz", "F8_E5M2FNUZ"
+    ),
     DType.FLOAT16: DTypeInfo(2, "uint16_t", "fp16", "f16", "kDLFloat", "F16"),
     DType.BFLOAT16: DTypeInfo(2, "uint16_t", "bf16", "bf16", "kDLBfloat", "BF16"),
     DType.FLOAT32: DTypeInfo(4, "float", "fp32", "f32", "kDLFloat", "F32"),

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 
+from wrapgen import expression
 from wrapgen.dtype import INFO, DType
 
 SCHEMA_VERSION: Final = 3
@@ -527,11 +528,14 @@ def place(loc: Sequence[int | str]) -> str:
 
 
 def integer_range(dtype: DType) -> tuple[int, int]:
-    """The least and the greatest value of an integer type or bool."""
+    """The least and the greatest value of an integer type or bool, as far as numbers in program
+    files go: they have a sign."""
     if dtype == DType.BOOL:
         return 0, 1
     bits = 8 * INFO[dtype].itemsize
-    return (0, (1 << bits) - 1) if dtype == DType.UINT8 else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    if dtype.startswith("uint"):
+        return 0, min((1 << bits) - 1, expression.INT64_MAX)
+    return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
 def extent(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> int:

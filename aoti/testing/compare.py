@@ -24,6 +24,8 @@ FLOOR: Final[dict[torch.dtype, float]] = {
     # precision, in an order that the hardware chooses.
     torch.float8_e4m3fn: 4,
     torch.float8_e5m2: 4,
+    torch.float8_e4m3fnuz: 4,
+    torch.float8_e5m2fnuz: 4,
     torch.bfloat16: 4,
     torch.float16: 4,
     torch.float32: 64,

@@ -212,6 +212,9 @@ class Elementwise(nn.Module):
         results = [x.clone().t(), x.to(torch.float32), torch.where(x.float() > 1, x, x.flip(0))]
         if x.dtype == torch.bool:
             results += [~x, x.any(1), x.sum()]
+        elif x.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            # PyTorch converts them; it does not compute with them.
+            results += [x.to(torch.int64).sum(0), x.to(torch.int32) * 3]
         elif x.itemsize > 1 or not x.is_floating_point():
             results += [x + x, x * 3, x.amax(1), x.sum(0), x > 0]
         else:
@@ -222,6 +225,7 @@ class Elementwise(nn.Module):
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn,
     torch.float8_e5m2, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool,
+    torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
 
 

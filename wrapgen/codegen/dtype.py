@@ -17,7 +17,9 @@ DLPACK_CODES: Final[dict[str, int]] = {
     "kDLBfloat": 4,
     "kDLBool": 6,
     "kDLFloat8_e4m3fn": 10,
+    "kDLFloat8_e4m3fnuz": 11,
     "kDLFloat8_e5m2": 12,
+    "kDLFloat8_e5m2fnuz": 13,
 }
 """Values of ``DLDataTypeCode`` (https://dmlc.github.io/dlpack/latest/c_api.html). Generated code
 has the numbers, as headers of DLPack before 1.1 lack some of the names."""

@@ -51,14 +51,14 @@ SCALAR_TYPES: Final[dict[int, DType | str]] = {
     11: "complex128",
     12: DType.BOOL,
     13: DType.BFLOAT16,
-    28: "uint16",
+    28: DType.UINT16,
     29: DType.FLOAT8_E4M3FN,
     30: DType.FLOAT8_E5M2,
-    31: "float8_e4m3fnuz",
-    32: "float8_e5m2fnuz",
+    31: DType.FLOAT8_E4M3FNUZ,
+    32: DType.FLOAT8_E5M2FNUZ,
     33: "float8_e8m0fnu",
-    34: "uint32",
-    35: "uint64",
+    34: DType.UINT32,
+    35: DType.UINT64,
 }
 """``ScalarType`` of the schema; a plain string is a type that exists and is not supported."""
 
