@@ -43,6 +43,7 @@ load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
 load("//aoti/private/rules:package.bzl", "aoti_package")
 load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
+load("//aoti/private/rules:standalone.bzl", "aoti_standalone")
 load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 
 aoti_export = _aoti_export
@@ -55,12 +56,14 @@ def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs
 
     * `:name`, to be used as a `cc_library`: the generated class, in `PACKAGE/name/model.h`, and the C
       ABI of `runtime/aoti.h`. The weights are among its runfiles. Output groups: `program`
-      (programs), `kernels` (compiled kernels), `sources` (generated C++ and kernels' sources),
-      `weights`.
+      (programs), `shards` (kernels' TTIR), `kernels` (compiled kernels), `sources` (generated C++
+      and kernels' sources), `weights`.
     * `:name.so`: the same as `libname.so`, which exports the C ABI and needs libc, libm,
       libstdc++ and libgcc only.
     * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
       bytes depend on its content alone.
+    * `:name.standalone`: the model as one file, `name.cc`, for a build without Bazel: with `name.h`,
+      `kernels/` and `name.weights`. It is built where it is asked for by name.
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
       on the simulator.
 
@@ -91,6 +94,12 @@ def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs
         library = ":" + name,
         shared_library = ":" + name + ".so",
         **kwargs
+    )
+    aoti_standalone(
+        name = name + ".standalone",
+        library = ":" + name,
+        tags = kwargs.get("tags", []) + ["manual"],
+        **{key: value for key, value in kwargs.items() if key != "tags"}
     )
     if test != None:
         attributes = kwargs | test

@@ -2,7 +2,8 @@
 // procedure and target. Generated code defines one ModelDescription; it holds no other state.
 //
 // Everything here is plain data in read-only memory; sizes and offsets are in bytes unless said
-// otherwise.
+// otherwise. A model in one file (runtime/standalone/standalone.h) does without what is within
+// `#ifndef AOTI_STANDALONE`: DLPack and the C ABI.
 
 #ifndef AOTI_RUNTIME_DESCRIPTION_H_
 #define AOTI_RUNTIME_DESCRIPTION_H_
@@ -10,8 +11,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifndef AOTI_STANDALONE
 #include "dlpack/dlpack.h"
 #include "runtime/aoti.h"
+#endif  // AOTI_STANDALONE
 #include "runtime/launcher.h"
 #include "runtime/status.h"
 
@@ -34,6 +37,7 @@ struct Table {
 // The index of what is no value but a constant.
 constexpr int32_t kFixed = -1;
 
+#ifndef AOTI_STANDALONE
 // The dimensions of a tensor of which some depend on the inputs: what is told of each, and its
 // index in the values of a call, or kFixed.
 struct DynamicLayout {
@@ -55,6 +59,7 @@ struct TensorDescription {
   const DynamicLayout* dynamic = nullptr;  // null where nothing depends on the inputs
   int32_t symbol = kFixed;                 // of a scalar
 };
+#endif  // AOTI_STANDALONE
 
 // A number that only a call's inputs tell.
 struct SymbolDescription {
@@ -91,8 +96,10 @@ struct LimitDescription {
 // to staging memory, which is freed once the constants are computed; what none reads goes nowhere.
 struct WeightDescription {
   const char* name;  // key in the safetensors file
+#ifndef AOTI_STANDALONE
   DLDataType dtype;
   Table<int64_t> shape;
+#endif  // AOTI_STANDALONE
   uint64_t nbytes;
   bool folding;
   bool main;
@@ -175,8 +182,10 @@ struct ModelDescription {
   // hexadecimal, of one line "name dtype d0,d1,...\n" a weight, sorted by name, dtypes as
   // safetensors spells them.
   const char* weights_digest;
+#ifndef AOTI_STANDALONE
   Table<TensorDescription> inputs;
   Table<TensorDescription> outputs;
+#endif  // AOTI_STANDALONE
   Table<TargetDescription> targets;
   // Of a model with symbols: the first values of a call are those of the symbols.
   Table<SymbolDescription> symbols = {nullptr, 0};
@@ -192,10 +201,12 @@ struct ModelDescription {
 
 }  // namespace aoti
 
+#ifndef AOTI_STANDALONE
 // The opaque type of the C ABI. Generated code defines one constant of it and returns its address
 // from the model's description function.
 struct AotiDescription {
   aoti::ModelDescription model;
 };
+#endif  // AOTI_STANDALONE
 
 #endif  // AOTI_RUNTIME_DESCRIPTION_H_

@@ -124,10 +124,22 @@ KernelSet::~KernelSet() {
   for (const cuda::Module module : modules_) context_->driver().ModuleUnload(module);
 }
 
-Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target,
-                       const KernelReplacements& replacements) {
+Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target) {
   context_ = std::move(context);
   // No push_back may throw between getting a handle and storing it.
+  modules_.reserve(target.kernels.size);
+  kernels_.reserve(target.kernels.size);
+  for (const KernelDescription& description : target.kernels) {
+    AOTI_RETURN_IF_ERROR(LoadOne(description, target));
+  }
+  return Status();
+}
+
+#ifndef AOTI_STANDALONE
+Status KernelSet::Load(std::shared_ptr<const Context> context, const TargetDescription& target,
+                       const KernelReplacements& replacements) {
+  if (replacements.empty()) return Load(std::move(context), target);
+  context_ = std::move(context);
   modules_.reserve(target.kernels.size);
   kernels_.reserve(target.kernels.size);
   for (const KernelDescription& description : target.kernels) {
@@ -188,6 +200,7 @@ Status KernelSet::CompareParams(const KernelDescription& embedded) {
   }
   return Status();
 }
+#endif  // AOTI_STANDALONE
 
 // Launch code hands over an array without its length: the kernel must take as many parameters as it
 // was generated for. Older drivers do not tell.

@@ -49,6 +49,7 @@ struct Kernel {
                 TensorMap* map) const;
 };
 
+#ifndef AOTI_STANDALONE
 // An image that is loaded in the place of a kernel's embedded one, and what its launches need.
 struct KernelReplacement {
   std::string path;   // of the image, for messages
@@ -69,6 +70,7 @@ struct KernelReplacement {
 
 // By the kernel's name.
 using KernelReplacements = std::map<std::string, KernelReplacement>;
+#endif  // AOTI_STANDALONE
 
 class KernelSet {
  public:
@@ -78,9 +80,13 @@ class KernelSet {
   KernelSet& operator=(const KernelSet&) = delete;
 
   // Loads every kernel completely, whatever CUDA_MODULE_LOADING says: no run pays for it later. The
-  // context must be current. Each of `replacements` is of a kernel of the target.
+  // context must be current.
+  Status Load(std::shared_ptr<const Context> context, const TargetDescription& target);
+#ifndef AOTI_STANDALONE
+  // The same with other images for some kernels of the target.
   Status Load(std::shared_ptr<const Context> context, const TargetDescription& target,
               const KernelReplacements& replacements);
+#endif  // AOTI_STANDALONE
 
   // Fails if there is no kernel `index`.
   Status Get(uint32_t index, const Kernel** kernel) const;
@@ -91,10 +97,12 @@ class KernelSet {
   Status CheckCooperative(const KernelDescription& description, cuda::Function function,
                           const std::string& doing, uint64_t* resident) const;
   Status LoadOne(const KernelDescription& description, const TargetDescription& target);
+#ifndef AOTI_STANDALONE
   Status LoadReplacement(const KernelDescription& embedded, const KernelReplacement& replacement,
                          const TargetDescription& target);
   // Fails unless the kernel loaded last takes its parameters where the embedded one does.
   Status CompareParams(const KernelDescription& embedded);
+#endif  // AOTI_STANDALONE
 
   std::shared_ptr<const Context> context_;
   std::vector<cuda::Module> modules_;

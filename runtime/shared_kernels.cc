@@ -21,7 +21,7 @@ class Registry {
  public:
   // Never destroyed: other static objects may drop their models when the process ends.
   static Registry& Get() {
-    static Registry* registry = new Registry;
+    static auto* registry = new Registry;
     return *registry;
   }
 

@@ -3,8 +3,8 @@
 #include <cctype>
 #include <cstring>
 
-#include "runtime/memory.h"
 #include "runtime/tensor.h"
+#include "runtime/values.h"
 
 namespace aoti {
 namespace {
@@ -15,31 +15,6 @@ bool IsNumber(const std::string& expression) {
     if (std::isdigit(static_cast<unsigned char>(c)) == 0) return false;
   }
   return true;
-}
-
-bool IsWordCharacter(char c) {
-  return c == '_' || std::isalnum(static_cast<unsigned char>(c)) != 0;
-}
-
-bool Mentions(const std::string& expression, const std::string& name) {
-  for (size_t at = expression.find(name); at != std::string::npos;
-       at = expression.find(name, at + 1)) {
-    const size_t end = at + name.size();
-    if ((at == 0 || !IsWordCharacter(expression[at - 1])) &&
-        (end == expression.size() || !IsWordCharacter(expression[end]))) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool Holds(int64_t left, const std::string& comparison, int64_t right) {
-  if (comparison == "==") return left == right;
-  if (comparison == "!=") return left != right;
-  if (comparison == "<") return left < right;
-  if (comparison == "<=") return left <= right;
-  if (comparison == ">") return left > right;
-  return left >= right;
 }
 
 std::vector<TensorDescription> CopyOf(const Table<TensorDescription>& table) {
@@ -76,7 +51,8 @@ Status Sizes::Read(const DLTensor* const* inputs, size_t num_inputs) {
     if (model_.symbols[i].shapes) key_[keys++] = symbols_[i];
   }
   AOTI_RETURN_IF_ERROR(Check());
-  AOTI_RETURN_IF_ERROR(Compute());
+  const auto where = [this](const std::string& expression) { return Where(expression); };
+  AOTI_RETURN_IF_ERROR(ComputeValues(model_, target_, where, values_.data()));
   AOTI_RETURN_IF_ERROR(Resolve("input", &inputs_));
   AOTI_RETURN_IF_ERROR(Resolve("output", &outputs_));
   valid_ = true;
@@ -128,49 +104,6 @@ Status Sizes::Check() const {
   return Status();
 }
 
-Status Sizes::Compute() {
-  const char* failed = nullptr;
-  if (model_.compute != nullptr) failed = model_.compute(values_.data());
-  if (failed == nullptr) {
-    for (const ConstraintDescription& constraint : model_.constraints) {
-      AOTI_RETURN_IF_ERROR(CheckConstraint(constraint));
-    }
-    if (target_ != nullptr && target_->plan != nullptr) failed = target_->plan(values_.data());
-  }
-  if (failed != nullptr) {
-    return Status(Code::kInvalidArgument, std::string("the model cannot run at these sizes: ") +
-                                              failed + " divides by zero or does not fit 64 bits" +
-                                              Where(failed));
-  }
-  if (target_ == nullptr) return Status();
-  for (const LimitDescription& limit : target_->limits) AOTI_RETURN_IF_ERROR(CheckLimit(limit));
-  return Status();
-}
-
-Status Sizes::CheckConstraint(const ConstraintDescription& constraint) const {
-  const auto left = values_[static_cast<size_t>(constraint.left)];
-  const auto right = values_[static_cast<size_t>(constraint.right)];
-  if (Holds(left, constraint.comparison, right)) return Status();
-  return Status(Code::kInvalidArgument, std::string("the inputs violate the constraint ") +
-                                            constraint.text + ": expected " + constraint.condition +
-                                            ", got " + std::to_string(left) + " " +
-                                            constraint.comparison + " " + std::to_string(right) +
-                                            Where(constraint.condition));
-}
-
-Status Sizes::CheckLimit(const LimitDescription& limit) const {
-  const int64_t value = values_[static_cast<size_t>(limit.value)];
-  const bool within = limit.minimum <= value && value <= limit.maximum;
-  if (within && value % limit.multiple_of == 0) return Status();
-  const std::string expected =
-      within ? "a multiple of " + std::to_string(limit.multiple_of)
-             : std::to_string(limit.minimum) + " to " + std::to_string(limit.maximum);
-  return Status(Code::kInvalidArgument, std::string("the model cannot run at these sizes: ") +
-                                            limit.what + ", " + limit.expression + ", is " +
-                                            std::to_string(value) + ", expected " + expected +
-                                            Where(limit.expression));
-}
-
 Status Sizes::Resolve(const char* sort, std::vector<TensorDescription>* tensors) {
   const size_t first = tensors == &inputs_ ? 0 : 2 * inputs_.size();
   for (size_t i = 0; i < tensors->size(); ++i) {
@@ -211,10 +144,7 @@ Status Sizes::ResolveDims(const std::string& label, const char* what, const Aoti
   return Status();
 }
 
-uint64_t Sizes::arena() const {
-  if (target_->arena == kFixed) return Align(target_->memory.main_arena);
-  return static_cast<uint64_t>(values_[static_cast<size_t>(target_->arena)]);
-}
+uint64_t Sizes::arena() const { return ArenaSize(*target_, values_.data()); }
 
 std::string Sizes::Explain(const char* expression) const {
   if (IsNumber(expression)) return "";

@@ -47,9 +47,6 @@ class Sizes {
   Status ReadSymbol(const SymbolDescription& symbol, const DLTensor* const* inputs,
                     int64_t* value) const;
   Status Check() const;
-  Status CheckConstraint(const ConstraintDescription& constraint) const;
-  Status Compute();
-  Status CheckLimit(const LimitDescription& limit) const;
   Status Resolve(const char* sort, std::vector<TensorDescription>* tensors);
   Status ResolveDims(const std::string& label, const char* what, const AotiDimInfo* dims,
                      const int32_t* indices, std::vector<int64_t>* resolved,

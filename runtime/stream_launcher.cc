@@ -8,7 +8,7 @@ Status StreamLauncher::Launch(uint32_t index, Grid grid, void** params, Pointers
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return Status();
   const Kernel* kernel = nullptr;
   AOTI_RETURN_IF_ERROR(kernels_.Get(index, &kernel));
-  Grid blocks;
+  Grid blocks = {};
   AOTI_RETURN_IF_ERROR(kernel->Blocks(grid, &blocks));
   LaunchAttributes attributes = kernel->Attributes();
   // Ahead may be the caller's work, and what is no kernel ends before a kernel starts anyway.

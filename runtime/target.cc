@@ -3,12 +3,15 @@
 #include <string>
 #include <tuple>
 
+#ifndef AOTI_STANDALONE
 #include "runtime/memory.h"
 #include "runtime/tensor.h"
+#endif  // AOTI_STANDALONE
 
 namespace aoti {
 namespace {
 
+#ifndef AOTI_STANDALONE
 class DescriptionCheck {
  public:
   explicit DescriptionCheck(const ModelDescription& model) : model_(model) {}
@@ -109,6 +112,7 @@ class DescriptionCheck {
 
   const ModelDescription& model_;
 };
+#endif  // AOTI_STANDALONE
 
 std::string CapabilityText(int major, int minor) {
   return std::to_string(major) + "." + std::to_string(minor);
@@ -139,6 +143,7 @@ bool Better(const TargetDescription& a, const TargetDescription& b) {
 
 }  // namespace
 
+#ifndef AOTI_STANDALONE
 Status CheckDescription(const ModelDescription& description) {
   // First, and before any other field: another version may have another layout.
   if (description.version != kDescriptionVersion) {
@@ -149,6 +154,7 @@ Status CheckDescription(const ModelDescription& description) {
   }
   return DescriptionCheck(description).Run();
 }
+#endif  // AOTI_STANDALONE
 
 Status ChooseTarget(const ModelDescription& description, const DeviceProperties& device,
                     int driver_version, const TargetDescription** target) {

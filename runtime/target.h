@@ -9,9 +9,11 @@
 
 namespace aoti {
 
+#ifndef AOTI_STANDALONE
 // Fails if the description is of another version than this runtime reads, or contradicts itself in
 // a way that could make the runtime misbehave. Needs no device.
 Status CheckDescription(const ModelDescription& description);
+#endif  // AOTI_STANDALONE
 
 // Stores the target for `device`: machine code whose capability has the device's major number and
 // the greatest minor number that does not exceed the device's; else PTX of the greatest capability

@@ -44,6 +44,14 @@ class KernelDirectories:
 
     def find(self, name: str, image_sha256: str) -> Source:
         """Returns the TTIR of kernel ``name``. Raises ``KernelNotFoundError``."""
+        try:
+            return self._find(name, image_sha256)
+        except KernelNotFoundError:
+            # It may have been compiled since the directories were listed.
+            self._files = None
+            return self._find(name, image_sha256)
+
+    def _find(self, name: str, image_sha256: str) -> Source:
         facts = [(path, self._json(path)) for path in self._named(f"{name}.json")]
         metadata = [(path, fact) for path, fact in facts if "sha256" in fact]
         launches = [fact for _, fact in facts if "num_stages" in fact]

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from wrapgen import sources
 from wrapgen.target import Target
 
 Say = Callable[[str], None]
@@ -235,12 +236,7 @@ def _link(name: str, out: Path, scratch: Path, debug_modes: Sequence[str], stage
 
 
 def _runtime() -> Path | None:
-    """The runtime's sources: in the wheel beside this file, in a checkout one level up."""
-    here = Path(__file__).parent
-    for directory in (here / "runtime_sources", here.parent / "runtime"):
-        if (directory / _EXPORTS).is_file():
-            return directory
-    return None
+    return sources.runtime()
 
 
 def _has_header(compiler: str, header: str) -> bool:

@@ -7,7 +7,9 @@
     python -m wrapgen lower graph.json --target sm_90 -o DIR
     python -m wrapgen compile SHARD_DIR --target sm_90 --target compute_90 -o DIR
     python -m wrapgen compile SHARD_DIR --kernel NAME --ttir EDITED --target sm_90 -o DIR
+    python -m wrapgen trace sources/KERNEL.py --program program.json -o KERNEL.ttir
     python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
+    python -m wrapgen pack --weights W --program P -o resnet.weights
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
 
 A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no
@@ -147,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_split(step("split", _split, "Part a .pt2 file into graph and weights."))
     _add_lower(step("lower", _lower, "Lower a graph to Triton kernels for one target."))
     _add_compile(step("compile", _compile, "Compile one shard of kernels."))
+    _add_trace(step("trace", _trace, "Make the TTIR of one kernel from its source, edited."))
     _add_wrap(step("wrap", _wrap, "Generate the model's C++."))
+    _add_pack(step("pack", _pack, "Write the weights of a model that is one file."))
     _add_package(step("package", _package, "Pack what is deployed into one archive."))
     return parser
 
@@ -304,12 +308,35 @@ def _compile(args: argparse.Namespace) -> None:
     compile_shard(args.shard, args.targets, args.out, ptxas_path=args.ptxas, jobs=args.jobs)
 
 
+def _add_trace(parser: Any) -> None:
+    parser.add_argument("source", type=Path, metavar="sources/KERNEL.py")
+    parser.add_argument("--program", type=Path, required=True, metavar="program.json")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="KERNEL.ttir")
+
+
+def _trace(args: argparse.Namespace) -> None:
+    from wrapgen.lowering.trace import trace
+
+    trace(args.source, args.program, args.out)
+
+
 def _add_wrap(parser: Any) -> None:
     parser.add_argument("--name", required=True, help="what C++ calls the model")
     _add_target(parser, "what the library carries code for")
     _add_program(parser)
     _add_kernels(parser)
     _add_instrument(parser)
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="write the model as one file, NAME.cc, with NAME.h and kernels/",
+    )
+    parser.add_argument(
+        "--runtime",
+        type=Path,
+        metavar="DIR",
+        help="with --standalone: the runtime's sources; default: those of this installation",
+    )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
@@ -325,6 +352,20 @@ def _add_instrument(parser: Any) -> None:
 
 def _wrap(args: argparse.Namespace) -> None:
     programs = _unique(args.programs, "--program", "wrap")
+    if args.standalone:
+        from wrapgen import sources
+        from wrapgen.codegen import standalone
+
+        runtime = args.runtime or sources.runtime()
+        if runtime is None:
+            raise UsageError(
+                "the runtime's sources are not part of this installation: name their directory "
+                "with --runtime"
+            )
+        standalone.wrap_files(args.name, programs, args.kernels, args.targets, runtime, args.out)
+        return
+    if args.runtime is not None:
+        raise UsageError("--runtime needs --standalone; see wrapgen wrap --help")
     from wrapgen.codegen import wrap_files
 
     wrap_files(
@@ -335,6 +376,18 @@ def _wrap(args: argparse.Namespace) -> None:
         args.out,
         debug_modes=args.instrument,
     )
+
+
+def _add_pack(parser: Any) -> None:
+    parser.add_argument("--weights", type=Path, required=True, metavar="weights.safetensors")
+    parser.add_argument("--program", type=Path, required=True, metavar="program.json")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="NAME.weights")
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from wrapgen.codegen import packed_weights
+
+    packed_weights.pack(args.weights, args.program, args.out)
 
 
 def _add_program(parser: Any) -> None:

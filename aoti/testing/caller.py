@@ -91,6 +91,7 @@ class ModelOptions(ctypes.Structure):
         ("context", ctypes.c_void_p),
         ("device", ctypes.c_int32),
         ("flags", ctypes.c_uint32),
+        ("kernels_dir", ctypes.c_char_p),
     ]
 
 
@@ -193,11 +194,12 @@ class Driver:
 class Library:
     """A deployed model, loaded with weights from a file."""
 
-    def __init__(self, path: str, weights: str) -> None:
+    def __init__(self, path: str, weights: str, kernels_dir: str = "") -> None:
         self._lib = ctypes.CDLL(str(Path(path).resolve()), mode=os.RTLD_LOCAL | os.RTLD_NOW)
         self._lib.aoti_model_description.restype = ctypes.c_void_p
         options = ModelOptions(struct_size=ctypes.sizeof(ModelOptions))
         options.weights_path = os.fsencode(weights)
+        options.kernels_dir = os.fsencode(kernels_dir) if kernels_dir else None
         self._model = ctypes.c_void_p()
         description = ctypes.c_void_p(self._lib.aoti_model_description())
         self._call("aoti_model_load", description, ctypes.byref(options), ctypes.byref(self._model))

@@ -28,6 +28,7 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::DynamicLayout",
         "aoti::KernelDescription",
         "aoti::LimitDescription",
+        "aoti::ModelDescription",
         "aoti::SymbolDescription",
         "aoti::TargetDescription",
         "aoti::TensorDescription",
@@ -67,6 +68,7 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::Pointers",
         "aoti::TensorMap",
     ),
+    "runtime/standalone/standalone.h": ("aoti::StandaloneNames",),
     "runtime/status.h": ("AOTI_RETURN_IF_ERROR", "aoti::Status"),
 }
 """By header, what it declares that generated code may name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from wrapgen import expression
@@ -126,9 +126,9 @@ def tables(program: Program, values: Values, passed: frozenset[str]) -> list[str
                 lines += text.braced(4, _cells(spec, names[space, spec.name], values))
             lines += ["};", ""]
     if program.symbols:
-        lines += _symbols(program, names, passed)
+        lines += symbol_table(program, names, passed)
     if program.constraints:
-        lines += _constraints(program, values)
+        lines += constraint_table(program, values)
     return lines
 
 
@@ -224,9 +224,10 @@ def origin(program: Program, symbol: str) -> tuple[int, int | None]:
     raise AssertionError(f"validation let {symbol} through")
 
 
-def _symbols(
-    program: Program, names: dict[tuple[str, str], str], passed: frozenset[str]
+def symbol_table(
+    program: Program, names: Mapping[tuple[str, str], str], passed: frozenset[str]
 ) -> list[str]:
+    """The table of symbols; ``names`` as ``index_names`` gives them."""
     lines = [
         "// Name, range, input and dimension, whether a CUDA graph is made for one value.",
         "constexpr aoti::SymbolDescription kSymbols[] = {",
@@ -241,7 +242,8 @@ def _symbols(
     return [*lines, "};", ""]
 
 
-def _constraints(program: Program, values: Values) -> list[str]:
+def constraint_table(program: Program, values: Values) -> list[str]:
+    """The table of constraints."""
     lines = [
         "// In terms of inputs, in terms of symbols; the two sides, and what is between them.",
         "constexpr aoti::ConstraintDescription kConstraints[] = {",

@@ -48,16 +48,22 @@ def wrap(
     before anything is written.
     """
     files = generate(name, programs, kernel_dirs, targets, debug_modes=debug_modes)
+    write(files, out, "images")
+
+
+def write(files: Mapping[str, bytes], out: Path, directory: str) -> None:
+    """Writes files, by path below ``out``. What an earlier run wrote is replaced, of ``directory``
+    in it all there is, once everything is written beside it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         whole = Path(scratch) / "out"
-        (whole / "images").mkdir(parents=True)
+        (whole / directory).mkdir(parents=True)
         for path, data in files.items():
             (whole / path).parent.mkdir(exist_ok=True)
             (whole / path).write_bytes(data)
         out.mkdir(exist_ok=True)
-        if (out / "images").exists():
-            shutil.rmtree(out / "images")
+        if (out / directory).exists():
+            shutil.rmtree(out / directory)
         for made in sorted(whole.iterdir()):
             made.replace(out / made.name)
 
@@ -71,16 +77,9 @@ def generate(
     debug_modes: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Makes the files that ``wrap`` writes, by their path in its output."""
-    check_model_name(name)
     debugging = debug.parse(name, debug_modes)
-    _check_targets(programs, targets)
-    lowerings = sorted({target.lowering for target in targets})
-    _check_agreement([programs[lowering] for lowering in lowerings])
     embedding = kernels.Embedding(name)
-    models = [
-        _lowered(programs[lowering], lowering, kernel_dirs, targets, embedding)
-        for lowering in lowerings
-    ]
+    models = lowered_models(name, programs, kernel_dirs, targets, embedding)
     first = models[0].program
     ordered = sorted(targets, key=lambda target: (target.kind != "sm", target.capability))
     texts = {
@@ -90,6 +89,25 @@ def generate(
         "kernels.S": embedding.assembly(),
     }
     return {path: text.encode() for path, text in texts.items()} | embedding.files()
+
+
+def lowered_models(
+    name: str,
+    programs: Mapping[Target, Program],
+    kernel_dirs: Sequence[Path],
+    targets: Sequence[Target],
+    embedding: kernels.Embedding,
+) -> list[model_source.Lowered]:
+    """The programs that targets are built from, each with its memory plan and its kernels, which
+    are added to ``embedding``. Raises ``CodegenError`` unless they are one model."""
+    check_model_name(name)
+    _check_targets(programs, targets)
+    lowerings = sorted({target.lowering for target in targets})
+    _check_agreement([programs[lowering] for lowering in lowerings])
+    return [
+        _lowered(programs[lowering], lowering, kernel_dirs, targets, embedding)
+        for lowering in lowerings
+    ]
 
 
 def _check_targets(programs: Mapping[Target, Program], targets: Sequence[Target]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Final
 
 from wrapgen import expression, set_condition
@@ -67,6 +67,16 @@ class Lowered:
     scratch: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What differs between the forms of a model, a library or one file: the table of weights, where
+    a kernel's row says its image is, begin and end, and what a debug build adds."""
+
+    weights: Callable[[Program], list[str]]
+    image: Callable[[EmbeddedImage], tuple[str, str]]
+    debugging: debug.Debug | None = None
+
+
 def launched(program: Program) -> list[Kernel]:
     """The kernels that some step launches over a grid that is not empty, and what sets conditions,
     in the program's order."""
@@ -86,19 +96,18 @@ def source(name: str, models: Sequence[Lowered], debugging: debug.Debug | None =
     builds = [build for model in models for build in model.builds]
     sizes = interface.sizes(program)
     passed = frozenset.intersection(*(launch.passed_scalars(model.program) for model in models))
-    parts = {model.program.target: _lowered(model, sizes, passed, debugging) for model in models}
-    body = [line for lines in parts.values() for line in lines]
-    limited = {name for name, lines in parts.items() if _LIMITS in lines}
+    form = Form(_weights, lambda entry: (entry.symbol, f"{entry.symbol}_end"), debugging)
+    body, targets = code_and_targets(models, sizes, passed, form)
     lines = [
         *_dtypes(models),
         *interface.dims(program),
         *interface.indices(program),
-        *_sizes(sizes),
+        *computed_sizes(sizes),
         *debug.constant(debugging),
     ]
     lines += body
     lines += interface.tables(program, sizes, passed)
-    lines += _targets(models, limited)
+    lines += targets
     lines += [
         "constexpr AotiDescription kDescription = {{",
         "    aoti::kDescriptionVersion,",
@@ -137,6 +146,15 @@ def source(name: str, models: Sequence[Lowered], debugging: debug.Debug | None =
         *includes.includes(lines),
     ]
     return "\n".join([*head, *lines]) + "\n"
+
+
+def code_and_targets(
+    models: Sequence[Lowered], sizes: Values, passed: frozenset[str], form: Form
+) -> tuple[list[str], list[str]]:
+    """The launch code of every target, a namespace each, and the table of targets."""
+    parts = {model.program.target: _lowered(model, sizes, passed, form) for model in models}
+    limited = {name for name, lines in parts.items() if _LIMITS in lines}
+    return [line for lines in parts.values() for line in lines], _targets(models, limited)
 
 
 def _symbols(builds: Sequence[Build]) -> list[str]:
@@ -186,7 +204,8 @@ VALUES_PER_FUNCTION: Final = 128
 """Keeps functions that compute values small enough for the host compiler."""
 
 
-def _sizes(sizes: Values) -> list[str]:
+def computed_sizes(sizes: Values) -> list[str]:
+    """The model's values and the function that computes them; nothing without symbols."""
     if not sizes.ranges:
         return []
     return [
@@ -299,16 +318,14 @@ def _limits(values: Values) -> list[str]:
     return [*lines, "};", ""]
 
 
-def _lowered(
-    model: Lowered, sizes: Values, passed: frozenset[str], debugging: debug.Debug | None
-) -> list[str]:
+def _lowered(model: Lowered, sizes: Values, passed: frozenset[str], form: Form) -> list[str]:
     program = model.program
     values = Values(program, sizes)
     blocks = Blocks(program, model.plan, values)
     used = launched(program)
     kernels = launch.Kernels(used, frozenset(model.scratch))
-    weights = _weights(program)
-    scope = launch.Scope(blocks, kernels, values, passed, program, debugging)
+    weights = form.weights(program)
+    scope = launch.Scope(blocks, kernels, values, passed, program, form.debugging)
     procedures = [
         *launch.procedure_functions("folding", program.folding, scope),
         "",
@@ -341,12 +358,12 @@ def _lowered(
         lines += ["};", "", "// The kernels with their parameters.", "namespace kernels {", ""]
         for kernel in used:
             if kernel.name != set_condition.NAME:  # the runtime launches it
-                lines += [*launch.kernel_function(kernel, kernels, debugging), ""]
+                lines += [*launch.kernel_function(kernel, kernels, form.debugging), ""]
         lines += ["}  // namespace kernels", ""]
     lines += [*procedures, "", *weights]
     for build in model.builds:
         if build.images:
-            lines += _kernel_rows(model, build, kernels)
+            lines += _kernel_rows(model, build, kernels, form)
     return [*lines, f"}}  // namespace {program.target}", ""]
 
 
@@ -379,7 +396,7 @@ def _kernel_table(build: Build) -> str:
     return "kKernels" if build.target.kind == "sm" else "kPtxKernels"
 
 
-def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels) -> list[str]:
+def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels, form: Form) -> list[str]:
     """The table of a target's kernels, and before it those of their tensor maps."""
     program = model.program
     fields = "name, image, threads and shared memory of a block, blocks of a cluster, number of "
@@ -396,7 +413,7 @@ def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels) -> list[
             metadata.num_ctas,
             len(metadata.params),
         )
-        cells = [text.string(kernel.name), entry.symbol, f"{entry.symbol}_end", *map(str, numbers)]
+        cells = [text.string(kernel.name), *form.image(entry), *map(str, numbers)]
         maps = _tensor_maps(entry, kernels)
         before += maps
         scratch = model.scratch.get(kernel.name, 0)

@@ -107,7 +107,7 @@ class Builder:
             "num_stages": config.num_stages,
             "num_ctas": num_ctas,
         }
-        ttir = _ttir(record.function, signature, constants, attributes, options, self._device)
+        ttir = make_ttir(record.function, signature, constants, attributes, options, self._device)
         digest = hashlib.sha256(
             json.dumps([ttir, options, template], sort_keys=True).encode()
         ).hexdigest()[:12]
@@ -182,14 +182,15 @@ def _load(source: str, scratch: Path, number: int) -> _Record:
         mock.patch.object(triton_heuristics, "cached_autotune", record),
         mock.patch.object(triton_helpers, "set_driver_to_gpu", lambda: None),
     ):
-        module = _import(path, f"wrapgen_kernel_{number}")
+        module = import_module(path, f"wrapgen_kernel_{number}")
     found = getattr(module, _MASK)
     if not isinstance(found, _Record):
         raise LoweringError(f"Inductor wrote a kernel of a kind that is not supported: {source}")
     return found
 
 
-def _import(path: Path, name: str) -> ModuleType:
+def import_module(path: Path, name: str) -> ModuleType:
+    """Runs a file as a module; writes no byte code."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -227,7 +228,7 @@ def _constants(record: _Record, config: Any) -> dict[str, Any]:
     return {name: value for name, value in constants.items() if name in record.function.arg_names}
 
 
-def _ttir(
+def make_ttir(
     function: Any,
     signature: Mapping[str, str],
     constants: Mapping[str, Any],

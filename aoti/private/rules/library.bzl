@@ -177,6 +177,7 @@ def _aoti_library_impl(ctx):
         OutputGroupInfo(
             kernels = depset(kernel_files),
             program = depset(program_files),
+            shards = depset([shard for program in programs for shard in program.shards]),
             sources = depset(sources),
             weights = depset([weights]),
         ),

@@ -1,0 +1,73 @@
+"""Generates a model in one file, and packs its weights."""
+
+load(":common.bzl", "ENVIRONMENT")
+
+def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_directory, directory):
+    """Declares the action `AotiStandalone`, which needs neither PyTorch nor Triton.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      name: what the code calls the model.
+      targets: what the file carries code for.
+      programs: list of `AotiProgramInfo`.
+      runtime: list of `File`, the runtime's sources.
+      runtime_directory: path of the directory they are in.
+      directory: where to declare the outputs, relative to the package.
+
+    Returns:
+      A struct of `File`s: `header`, `source`, `kernels` (a directory).
+    """
+    outputs = struct(
+        header = actions.declare_file("%s/%s.h" % (directory, name)),
+        source = actions.declare_file("%s/%s.cc" % (directory, name)),
+        kernels = actions.declare_directory(directory + "/kernels"),
+    )
+    arguments = actions.args()
+    arguments.add("wrap")
+    arguments.add("--standalone")
+    arguments.add("--runtime", runtime_directory)
+    arguments.add("--name", name)
+    arguments.add_all(targets, before_each = "--target")
+    inputs = list(runtime)
+    for program in programs:
+        arguments.add("--program", program.program, format = program.target + "=%s")
+        arguments.add_all(program.kernels, before_each = "--kernels", expand_directories = False)
+        inputs.append(program.program)
+        inputs.extend(program.kernels)
+    arguments.add("-o", outputs.header.dirname)
+    actions.run(
+        executable = toolchain.wrap,
+        arguments = [arguments],
+        inputs = inputs,
+        outputs = [outputs.header, outputs.source, outputs.kernels],
+        env = ENVIRONMENT,
+        mnemonic = "AotiStandalone",
+        progress_message = "Generating %{label}",
+    )
+    return outputs
+
+def pack(actions, *, toolchain, weights, program, out):
+    """Declares the action `AotiPack`.
+
+    Args:
+      actions: `ctx.actions`.
+      toolchain: `AotiToolchainInfo`.
+      weights: `File`, the weights.
+      program: `File`, a program, which says which weights the model takes.
+      out: `File`, the packed weights.
+    """
+    arguments = actions.args()
+    arguments.add("pack")
+    arguments.add("--weights", weights)
+    arguments.add("--program", program)
+    arguments.add("-o", out)
+    actions.run(
+        executable = toolchain.wrap,
+        arguments = [arguments],
+        inputs = [weights, program],
+        outputs = [out],
+        env = ENVIRONMENT,
+        mnemonic = "AotiPack",
+        progress_message = "Packing the weights of %{label}",
+    )
