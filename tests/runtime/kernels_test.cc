@@ -205,7 +205,8 @@ class KernelsDirectoryTest : public KernelsTest {
     Write("double.json",
           R"({"schema_version": 1, "name": "double", "target": "sm_90", "format": "cubin",)"
           R"( "params": [0, 0, 0, 0, 0], "global_scratch": 0, "profile_scratch": 0,)"
-          R"( "tensor_maps": [], "shared_memory": 2048, "num_ctas": 1, "driver": 12000, "registers": 8,)"
+          R"( "tensor_maps": [], "shared_memory": 2048, "num_ctas": 1, "driver": 12000,)"
+          R"( "registers": 8,)"
           R"( "threads": )" +
               number + fields + "}");
   }
@@ -300,7 +301,8 @@ TEST_F(KernelsDirectoryTest, RefusesMetadataThatDoesNotFit) {
   expect(", \"global_scratch\": 64", AOTI_INVALID_ARGUMENT,
          "global_scratch is 64, the library provides 0 bytes a block; build the model again");
   expect(", \"tensor_maps\": [{\"param\": 0}]", AOTI_INVALID_ARGUMENT,
-         "tensor_maps is [{\"param\":0}], expected []; a kernel whose tensor maps changed needs the "
+         "tensor_maps is [{\"param\":0}], expected []; a kernel whose tensor maps changed needs "
+         "the "
          "model to be built again");
   expect(", \"driver\": 13000", AOTI_UNAVAILABLE,
          "needs a driver for CUDA 13.0 or newer; this one supports CUDA 12.8");
