@@ -22,6 +22,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
+from unittest import mock
 
 import sympy
 import torch
@@ -33,6 +34,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import map_arg
+from torch.utils import _triton as pytorch_triton
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 from triton import language as tl
 from triton._C.libtriton import ir
@@ -51,6 +53,12 @@ _WRAPPERS: Final = (
     triton_kernel_wrap.triton_kernel_wrapper_mutation,
     triton_kernel_wrap.triton_kernel_wrapper_functional,
 )
+_BLOCKS: Final = (
+    torch.ops.higher_order.wrap_with_autocast,
+    torch.ops.higher_order.wrap_with_set_grad_enabled,
+)
+"""What ``with`` blocks become."""
+
 _TARGETS: Final = tuple(target for target in KNOWN.values() if target.lowering == target)
 
 _SCALARS: Final[dict[str, DType]] = {
@@ -74,6 +82,27 @@ _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 
 class CaptureError(ValueError):
     """A kernel, or a call of one, cannot be exported. The message says which and why."""
+
+
+class _Nowhere:
+    """Triton's driver while a model is traced: there is no GPU, whatever machine it is."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(
+            "a Triton kernel is called where PyTorch cannot trace it: outside of wrap_triton, with"
+            " strict=True, or in a branch or the body of a loop (torch.cond, while_loop); call it"
+            " outside of those"
+        )
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Has PyTorch see no GPU that Triton kernels could run on.
+
+    Where there is one it traces more, and loses kernels in branches without a word.
+    """
+    with mock.patch.object(pytorch_triton, "has_triton", lambda: False), _driver(_Nowhere()):
+        yield
 
 
 def capture(program: ExportedProgram, relative: Callable[[str], str]) -> user_kernels.UserKernels:
@@ -100,29 +129,45 @@ class _Capture:
         self._builder = _Builder()
 
     def run(self) -> user_kernels.UserKernels:
-        changed = False
-        modules = [m for m in self._program.graph_module.modules() if isinstance(m, GraphModule)]
-        for module in modules:
-            while found := [node for node in module.graph.nodes if _is_triton_op(node)]:
-                for node in found:
-                    self._trace(node, module.graph)
-                changed = True
-            for node in list(module.graph.nodes):
-                if node.target in _WRAPPERS:
-                    self._replace(node, module.graph)
-                    changed = True
-                elif _refers_to_triton_op(node):
-                    raise CaptureError(
-                        f"{_where(node)}: the program was decomposed after its export, and an"
-                        " operator of torch.library.triton_op in it can no longer be traced:"
-                        " return it as torch.export.export gives it"
-                    )
-            if changed:
-                module.graph.eliminate_dead_code(is_impure_node=_has_effect)
-                module.recompile()
+        self._visit(self._program.graph_module, plain=True)
         return user_kernels.UserKernels(
             dict(sorted(self._builder.kernels.items())), dict(sorted(self._builder.ttir.items()))
         )
+
+    def _visit(self, module: GraphModule, *, plain: bool) -> None:
+        """A graph and those inside. ``plain``: it runs once whenever the model does."""
+        changed = False
+        while found := [node for node in module.graph.nodes if _is_triton_op(node)]:
+            for node in found:
+                self._expect(node, plain=plain)
+                self._trace(node, module.graph)
+            changed = True
+        for node in list(module.graph.nodes):
+            if node.target in _WRAPPERS:
+                self._expect(node, plain=plain)
+                self._replace(node, module.graph)
+                changed = True
+            elif _refers_to_triton_op(node):
+                raise CaptureError(
+                    f"{_where(node)}: the program was decomposed after its export, and an"
+                    " operator of torch.library.triton_op in it can no longer be traced:"
+                    " return it as torch.export.export gives it"
+                )
+            elif isinstance(node.target, torch._ops.HigherOrderOperator):
+                for operand in node.all_input_nodes:
+                    inner = getattr(module, str(operand.target), None)
+                    if operand.op == "get_attr" and isinstance(inner, GraphModule):
+                        self._visit(inner, plain=plain and node.target in _BLOCKS)
+        if changed:
+            module.graph.eliminate_dead_code(is_impure_node=_has_effect)
+            module.recompile()
+
+    def _expect(self, node: Node, *, plain: bool) -> None:
+        if not plain:
+            raise CaptureError(
+                f"{_where(node)}: a Triton kernel in a branch or in the body of a loop (torch.cond,"
+                " while_loop) is not supported: call it outside"
+            )
 
     def _trace(self, node: Node, graph: Graph) -> None:
         """Puts what an operator consists of in its place."""
@@ -559,11 +604,15 @@ def _gpu_target(target: Target) -> GPUTarget:
     return GPUTarget("cuda", target.capability, device.warp_size)
 
 
-@contextlib.contextmanager
-def _active(target: GPUTarget) -> Iterator[None]:
+def _active(target: GPUTarget) -> contextlib.AbstractContextManager[None]:
     """Makes Triton's front end see a GPU: kernels may ask which it is."""
+    return _driver(SimpleNamespace(get_current_target=lambda: target))
+
+
+@contextlib.contextmanager
+def _driver(driver: Any) -> Iterator[None]:
     before = triton_driver._active
-    triton_driver.set_active(SimpleNamespace(get_current_target=lambda: target))
+    triton_driver.set_active(driver)
     try:
         yield
     finally:

@@ -102,7 +102,7 @@ def _run(src: Path, entry_point: str, keywords: Mapping[str, Any]) -> ExportedPr
     try:
         # Sizes of 0 and 1 that are in the range of a dynamic dimension are served like all others,
         # or the export fails: by default PyTorch takes for granted that there are none.
-        with sizes.general():
+        with sizes.general(), capture.tracing():
             program = function(**keywords)
     except Exception as error:
         call = ", ".join(f"{name}={value!r}" for name, value in sorted(keywords.items()))

@@ -14,7 +14,7 @@ from simulator import program as simulator
 from tests.features import user_triton
 from wrapgen import intake
 from wrapgen.export import ExportError, export
-from wrapgen.lowering import lower
+from wrapgen.lowering import LoweringError, lower
 from wrapgen.program import Launch, PointerArg, Program, ScalarArg
 from wrapgen.target import parse
 
@@ -126,10 +126,15 @@ from triton import language as tl
 
 
 def model(
-    directory: Path, kernel: str, forward: str, inputs: str = "(torch.randn(64, 64),)"
+    directory: Path,
+    kernel: str,
+    forward: str,
+    inputs: str = "(torch.randn(64, 64),)",
+    name: str = "",
 ) -> Path:
     """A file with a kernel and a model that calls it."""
-    src = directory / "model.py"
+    # PyTorch finds modules by their names.
+    src = directory / f"{name or directory.name}.py"
     body = textwrap.indent(textwrap.dedent(forward), "        ")
     src.write_text(
         f"{HEAD}\n{textwrap.dedent(kernel)}\n"
@@ -203,6 +208,95 @@ def test_tensors_have_the_strides_of_the_export(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_a_block_without_gradients(tmp_path: Path) -> None:
+    """PyTorch makes a graph of its own of what is in a ``with`` block."""
+    src = model(
+        tmp_path,
+        COPY,
+        """
+        with torch.no_grad():
+            out = torch.empty_like(x)
+            wrap_triton(copy)[(x.numel() // 256,)](x, out, x.numel(), BLOCK=256)
+        return out + 1
+        """,
+    )
+    _, weights = build(src, tmp_path)
+    x = torch.randn(64, 64)
+    (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
+    torch.testing.assert_close(out, x + 1)
+
+
+def test_a_float_that_depends_on_sizes(tmp_path: Path) -> None:
+    """It is computed on the device."""
+    src = model(
+        tmp_path,
+        """
+        @triton.jit
+        def scale(x, out, n, alpha, BLOCK: tl.constexpr):
+            at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+            tl.store(out + at, tl.load(x + at, mask=at < n) * alpha, mask=at < n)
+        """,
+        """
+        out = torch.empty_like(x)
+        n = x.shape[0]
+        wrap_triton(scale)[(triton.cdiv(n, 64),)](x, out, n, 1.0 / n, BLOCK=64)
+        return out
+        """,
+        '(torch.randn(40),), dynamic_shapes=({0: torch.export.Dim("n", min=2, max=99)},)',
+    )
+    _, weights = build(src, tmp_path)
+    x = torch.randn(70)
+    (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
+    torch.testing.assert_close(out, x / 70)
+
+
+def test_the_archive_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
+    contents = set()
+    for directory in (tmp_path / "a", tmp_path / "b" / "c"):
+        directory.mkdir(parents=True)
+        out = "out = torch.empty_like(x)\nwrap_triton(copy)[(1,)](x, out, 9, BLOCK=64)\nreturn out"
+        src = model(directory, COPY, out, name="copies")
+        export(src, "export", {}, None, directory / "m.pt2")
+        contents.add((directory / "m.pt2").read_bytes())
+    assert len(contents) == 1
+
+
+def test_cooperative_and_dependent_launches(tmp_path: Path) -> None:
+    src = model(
+        tmp_path,
+        COPY,
+        """
+        out = torch.empty_like(x)
+        wrap_triton(copy)[(16,)](x, out, 4096, BLOCK=256, launch_cooperative_grid=True)
+        return out
+        """,
+    )
+    program, _ = build(src, tmp_path)
+    (launch,) = launches(program, "copy")
+    assert program.kernel(launch.kernel).cooperative
+    assert not program.kernel(launch.kernel).launch_pdl
+
+
+def test_an_operator_without_its_kernels_is_refused(tmp_path: Path) -> None:
+    """What ``torch.export.save`` alone writes."""
+    program = torch.export.export(Opaque(), (torch.randn(4),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    intake.split(tmp_path / "m.pt2", tmp_path / "graph.json", tmp_path / "w.safetensors")
+    text = (tmp_path / "graph.json").read_text()
+    # As it is where nobody has defined the operator.
+    (tmp_path / "graph.json").write_text(text.replace("features.scaled_sum", "nobody.has"))
+    with pytest.raises(LoweringError) as error:
+        lower(tmp_path / "graph.json", parse("sm_90"), tmp_path / "lowered")
+    assert "nobody.has.default: a custom operator" in str(error.value)
+    assert "export with aoti_export" in str(error.value)
+
+
+class Opaque(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = user_triton.scaled_sum_op(x, None, 0.5)
+        return result
+
+
 FAULTS: dict[str, tuple[str, str, str]] = {
     "print": (
         """
@@ -248,6 +342,29 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "wrap_triton(outer)[(1,)](x, out, 5, BLOCK=64)",
         "Triton refuses the kernel outer for sm_80",
     ),
+    "branch": (
+        COPY,
+        """
+        def copied(x):
+            y = torch.empty_like(x)
+            wrap_triton(copy)[(1,)](x, y, 64, BLOCK=64)
+            return y
+        out = torch.cond(x.sum() > 0, copied, lambda x: x + 1, (x,))
+        """,
+        "a Triton kernel is called where PyTorch cannot trace it",
+    ),
+    "operator in a branch": (
+        COPY
+        + """
+@triton_op("faults::copied", mutates_args={})
+def copied(x: torch.Tensor) -> torch.Tensor:
+    y = torch.empty_like(x)
+    wrap_triton(copy)[(1,)](x, y, 64, BLOCK=64)
+    return y
+""",
+        "out = torch.cond(x.sum() > 0, lambda x: copied(x), lambda x: x + 1, (x,))",
+        "a Triton kernel in a branch or in the body of a loop",
+    ),
     "pre_hook": (
         """
         @triton.autotune(configs=[
@@ -263,8 +380,9 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_what_is_refused_at_export(name: str, tmp_path: Path) -> None:
     kernel, call, message = FAULTS[name]
+    call = textwrap.dedent(call)
     src = model(tmp_path, kernel, f"out = torch.empty_like(x)\n{call}\nreturn out\n")
     with pytest.raises(ExportError) as error:
         export(src, "export", {}, None, tmp_path / "m.pt2")
     assert message in str(error.value)
-    assert "model.py" in str(error.value)
+    assert src.name in str(error.value)

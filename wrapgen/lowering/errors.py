@@ -64,11 +64,20 @@ def advice(op: str, reason: str) -> str:
     """What the user can do about an operator that cannot be lowered; a clause."""
     if reason == RANDOM:
         return random_numbers.ADVICE
+    if reason == CUSTOM:
+        return (
+            "if it is made of Triton kernels (torch.library.triton_op), export with aoti_export or"
+            " `wrapgen export`, which carry those; else make it of Triton kernels or of operators"
+            " that docs/operators.md lists"
+        )
     return _ADVICE.get(op, ADVICE)
 
 
 RANDOM: Final = "it draws random numbers"
 """The reason for which generators of random numbers are refused."""
+
+CUSTOM: Final = "a custom operator: the archive has its name and no kernel"
+"""The reason for which operators that are not PyTorch's are refused."""
 
 
 def unsupported(offences: Sequence[Offence], target: str) -> LoweringError:

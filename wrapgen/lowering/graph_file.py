@@ -22,7 +22,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from wrapgen import user_kernels
 from wrapgen.dtype import DType
 from wrapgen.lowering import arguments, device_numbers, guards, passes
-from wrapgen.lowering.errors import LoweringError, Offence, unsupported
+from wrapgen.lowering.errors import CUSTOM, LoweringError, Offence, unsupported
 from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
 from wrapgen.user_kernel_op import triton_kernel  # noqa: F401 (graphs may call it)
@@ -81,6 +81,7 @@ def read(path: Path) -> GraphFile:
             kernels = user_kernels.parse(document["triton_kernels"], f"{path}: triton_kernels")
         except user_kernels.KernelFormatError as error:
             raise LoweringError(str(error)) from error
+    _refuse_custom(serialised["graph_module"]["graph"])
     # PyTorch would compile guards; guards.py reads them.
     program = _deserialise(serialised | {"guards_code": []}, tensors)
     sources = {
@@ -101,6 +102,33 @@ def read(path: Path) -> GraphFile:
         mode=mode,
         kernels=kernels,
     )
+
+
+def _refuse_custom(graph: Mapping[str, Any]) -> None:
+    """Raises if a node, or one of a graph inside, calls an operator that PyTorch does not have."""
+    offences = []
+    pending = [graph]
+    while pending:
+        for node in pending.pop()["nodes"]:
+            if not _is_known(node["target"]):
+                op = node["target"].removeprefix("torch.ops.")
+                offences.append(Offence(op, CUSTOM, _source(node) if node.get("name") else None))
+            values = [named["arg"] for named in node["inputs"]]
+            pending += [value["as_graph"]["graph"] for value in values if "as_graph" in value]
+    if offences:
+        raise unsupported(offences, "any target")
+
+
+def _is_known(target: str) -> bool:
+    if not target.startswith("torch.ops."):
+        return True
+    found: Any = torch.ops
+    for part in target.split(".")[2:]:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            return False
+    return True
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:
