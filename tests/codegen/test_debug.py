@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.codegen import cpp, samples
-from tests.codegen.test_generated_code import SAMPLES, generate
+from tests.codegen.generated import SAMPLES, generate
 from wrapgen import codegen
 from wrapgen.codegen.debug import MODES
 from wrapgen.program import Program

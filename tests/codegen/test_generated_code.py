@@ -6,49 +6,16 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.codegen import cpp, samples
+from tests.codegen.generated import GOLDEN, SAMPLES, SM_90, UPDATE, generate
 from wrapgen import codegen
 from wrapgen.codegen import model_source
 from wrapgen.dtype import INFO
-from wrapgen.program import Program, weights_digest
-from wrapgen.target import Target, parse
-
-SM_80, SM_90, COMPUTE_90 = parse("sm_80"), parse("sm_90"), parse("compute_90")
-
-GOLDEN = cpp.ROOT / "tests/codegen/golden"
-
-SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
-    "control": (samples.control, [SM_90]),
-    "dynamic": (samples.dynamic, [SM_90]),
-    "dynamic_debug": (samples.dynamic, [SM_90]),
-    "elementwise": (samples.elementwise, [SM_90]),
-    "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
-    "copies": (samples.copies, [SM_80, SM_90]),
-    "user_kernels": (samples.user_kernels, [SM_90]),
-    "launches": (samples.launches, [SM_90]),
-}
-
-DEBUG: dict[str, tuple[str, ...]] = {
-    "dynamic_debug": ("launches", "nan", "nvtx", "sync", "values"),
-}
-"""The modes of debug builds among the samples."""
-
-UPDATE = "UPDATE_GOLDEN"
-
-
-def generate(name: str, scratch: Path) -> Path:
-    make, targets = SAMPLES[name]
-    programs = {lowering: make(str(lowering)) for lowering in {t.lowering for t in targets}}
-    first = next(iter(programs.values()))
-    kernels = samples.write_kernels(scratch / "kernels", first, *targets)
-    modes = DEBUG.get(name, ())
-    codegen.wrap(name, programs, [kernels], targets, scratch / "model", debug_modes=modes)
-    return scratch / "model"
+from wrapgen.program import weights_digest
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))

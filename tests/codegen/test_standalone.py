@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.codegen import cpp, samples
-from tests.codegen.test_generated_code import SAMPLES, UPDATE
+from tests.codegen.generated import SAMPLES, UPDATE
 from wrapgen.codegen import CodegenError, amalgamation, standalone
 
 RUNTIME = cpp.ROOT / "runtime"

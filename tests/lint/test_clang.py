@@ -68,7 +68,7 @@ def faults(sources: Sequence[Path], config: str, flags: Sequence[str]) -> str:
         return "".join(pool.map(lambda source: tidy(source, config, flags), sources))
 
 
-@pytest.mark.parametrize("directory", ["runtime", "simulator", "models"])
+@pytest.mark.parametrize("directory", ["runtime", "runtime/standalone", "simulator", "models"])
 def test_clang(directory: str, include_flags: list[str]) -> None:
     sources = sorted((ROOT / directory).glob("*.cc"))
     assert not faults(sources, rules(), [f"-I{ROOT}", *include_flags])

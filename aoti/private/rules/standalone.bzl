@@ -1,7 +1,8 @@
 """The rule behind `:NAME.standalone`."""
 
 load("//aoti:providers.bzl", "AotiModelInfo")
-load("//aoti/private/actions:standalone.bzl", "pack", "standalone")
+load("//aoti/private/actions:pack.bzl", "pack")
+load("//aoti/private/actions:standalone.bzl", "standalone")
 
 def _aoti_standalone_impl(ctx):
     model = ctx.attr.library[AotiModelInfo]
