@@ -78,16 +78,6 @@ def test_changed_buffers_are_refused(tmp_path: Path) -> None:
     assert "take it as an argument instead" in text
 
 
-class Branch(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
-
-
-def test_control_flow_is_refused(tmp_path: Path) -> None:
-    text = message(Branch(), (torch.randn(4),), tmp_path)
-    assert "control flow is not supported" in text
-
-
 def test_settings_in_the_environment_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,8 +65,8 @@ def divide(
             folding.update(node.all_input_nodes)
     own = [node.meta["val"].stride() for node in results]
     return Divided(
-        folding=_extract(module, folding, results, own) if results else None,
-        main=_extract(module, main, list(output.args[0]), strides, given=boundary),
+        folding=extract(module, folding, results, own) if results else None,
+        main=extract(module, main, list(output.args[0]), strides, given=boundary),
         constants=tuple(results),
     )
 
@@ -98,14 +98,14 @@ def is_random(node: Node) -> bool:
     return torch.Tag.nondeterministic_seeded in tags
 
 
-def _extract(
+def extract(
     module: GraphModule,
     keep: AbstractSet[Node],
     results: Sequence[Node],
     strides: Sequence[tuple[int, ...]],
     given: AbstractSet[Node] = frozenset(),
 ) -> GraphModule:
-    """Copies the nodes ``keep`` in order, with those of ``given`` as placeholders."""
+    """Makes a graph of the nodes ``keep``, in order, with those of ``given`` as placeholders."""
     graph = Graph()
     copies: dict[Node, Node] = {}
     # GraphLowering wants placeholders first; they keep their order.

@@ -78,6 +78,7 @@ def translate(
     own: UserBuilder,
     sources: Mapping[str, SourceNode],
     symbols: Symbols,
+    prefix: str = "",
 ) -> Translated:
     """Translates what Inductor made of one graph.
 
@@ -89,8 +90,9 @@ def translate(
       own: makes the user-defined ones.
       sources: exported node name to where it comes from.
       symbols: what sizes are expressions of.
+      prefix: begins the names of temporaries.
     """
-    return _Translation(lowered, known, results, builder, own, sources, symbols).run()
+    return _Translation(lowered, known, results, builder, own, sources, symbols, prefix).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +114,10 @@ class _Translation:
         own: UserBuilder,
         sources: Mapping[str, SourceNode],
         symbols: Symbols,
+        prefix: str,
     ) -> None:
         self._lowered = lowered
+        self._prefix = prefix
         self._memory = {node: _Place(ref.space, ref.name) for node, ref in known.items()}
         self._symbols = symbols
         self._results = results
@@ -216,7 +220,7 @@ class _Translation:
             elements = self._elements(shape, strides)
             node_name = _node_name(node)
         # A workspace may be allocated again under its name; the blocks are different memory.
-        block = name
+        block = self._prefix + name
         while block in self._buffers:
             block += "_"
         self._buffers[block] = Buffer(

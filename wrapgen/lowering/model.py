@@ -8,22 +8,33 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.fx import GraphModule, Node
 
 from wrapgen import program as program_file
-from wrapgen import sizes
-from wrapgen.lowering import folding, graph_file, inductor, ir_lines, passes, rewrites
+from wrapgen import set_condition, sizes
+from wrapgen.lowering import control, folding, graph_file, inductor, ir_lines, passes, rewrites
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
 from wrapgen.lowering.user_kernels import UserBuilder
-from wrapgen.program import Buffer, Kernel, Procedure, Program, Ref, TensorSpec, walk
+from wrapgen.program import (
+    Buffer,
+    If,
+    Kernel,
+    Procedure,
+    Program,
+    Ref,
+    SourceNode,
+    TensorSpec,
+    While,
+    walk,
+)
 from wrapgen.target import Target
 
 Progress = Callable[[str], None]
@@ -94,7 +105,8 @@ def simplified(
     mutated = passes.write_back(decomposed)
     module = decomposed.graph_module
     strides = passes.dense_outputs(module.graph)
-    passes.move_to_gpu(module.graph)
+    for each in control.graphs(module):
+        passes.move_to_gpu(each.graph)
     read.symbols.check("decomposing the graph")
     return module, strides, mutated
 
@@ -149,7 +161,10 @@ class State:
 
     def divide(self, module: GraphModule, strides: Sequence[tuple[Any, ...]]) -> folding.Divided:
         """Chooses layouts and divides the graph into what runs at load and at each call."""
-        self.refuse(passes.higher_order(module.graph), "control flow is not supported")
+        for node, reason in control.refusals(module, self.target.platform):
+            self.offences.append(self._offence(inductor.Missing(node, reason)))
+        self.check()
+        control.expand_maps(module)
         passes.propagate(module, self.mode)
         with passes.python_dispatch(self.mode):
             rewrites.decomposed(module, self.mode)
@@ -164,6 +179,19 @@ class State:
         known = dict(known)
         for name, weight in self.read.weights.items():
             known[name] = Ref(space="weight", name=weight.name)
+        if control.has_control(module.graph):
+            return control.Pieces(self, cache).translate(module, known, results)
+        return self.lower(module, known, results, cache)
+
+    def lower(
+        self,
+        module: GraphModule,
+        known: Mapping[str, Ref],
+        results: Sequence[Ref],
+        cache: Path,
+        prefix: str = "",
+    ) -> ir_lines.Translated:
+        """Lowers a graph without branches and loops; ``known`` has all of its placeholders."""
         inputs = passes.propagate(module, self.mode)
         lowered = inductor.lower_graph(module, inputs, self.mode, self.target.device, cache)
         self.offences += [self._offence(missing) for missing in lowered.missing]
@@ -171,13 +199,20 @@ class State:
             return _NOTHING
         self.read.symbols.check("choosing kernels")
         return ir_lines.translate(
-            lowered, known, results, self.builder, self.own, self.read.sources, self.read.symbols
+            lowered,
+            known,
+            results,
+            self.builder,
+            self.own,
+            self.read.sources,
+            self.read.symbols,
+            prefix,
         )
 
-    def refuse(self, nodes: Iterable[Node], reason: str) -> None:
-        """Raises if there are any nodes."""
-        self.offences += [self._offence(inductor.Missing(node, reason)) for node in nodes]
-        self.check()
+    def sources_of(self, node: Node) -> tuple[SourceNode, ...]:
+        """What a node comes from."""
+        names = passes.origins(node)
+        return tuple(self.read.sources[name] for name in names if name in self.read.sources)
 
     def check(self) -> None:
         """Raises if anything was found that cannot be lowered; the message lists it all."""
@@ -185,13 +220,9 @@ class State:
             raise unsupported(self.offences, str(self.target))
 
     def _offence(self, missing: inductor.Missing) -> Offence:
-        sources = [
-            self.read.sources[name]
-            for name in passes.origins(missing.node)
-            if name in self.read.sources
-        ]
-        source = sources[0] if sources else None
-        op = source.op if source else str(missing.node.target)
+        source = next(iter(self.sources_of(missing.node)), None)
+        inside = passes.INSIDE in (missing.node.meta.get("custom") or {})
+        op = str(missing.node.target) if inside or source is None else source.op
         return Offence(op=op, reason=missing.reason, source=source)
 
 
@@ -271,10 +302,20 @@ def _program(
             )
             for result in folded.results
         ),
-        kernels=tuple(built.kernel for built in state.builder.kernels()),
+        kernels=_kernels(state.builder, num_shards, procedures),
         folding=folded.procedure,
         main=main.procedure,
     )
+
+
+def _kernels(
+    builder: Builder, num_shards: int, procedures: Sequence[Procedure]
+) -> tuple[Kernel, ...]:
+    kernels = [built.kernel for built in builder.kernels()]
+    steps = [step for procedure in procedures for step in walk(procedure.steps)]
+    if any(isinstance(step, If | While) for step in steps):
+        kernels.append(set_condition.kernel(num_shards))
+    return tuple(sorted(kernels, key=lambda kernel: kernel.name))
 
 
 def _write(program: Program, builder: Builder, out: Path) -> None:
@@ -291,6 +332,11 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
             _write_text(stem.with_suffix(".ttir"), built.ttir)
             _write_text(stem.with_suffix(".json"), _options(kernel, program.target))
             _write_text(fresh / "sources" / f"{kernel.name}.py", built.source)
+        for kernel in program.kernels:
+            if kernel.name == set_condition.NAME:
+                stem = fresh / "shards" / f"{kernel.shard:02d}" / kernel.name
+                _write_text(stem.with_suffix(".ptx"), set_condition.PTX)
+                _write_text(stem.with_suffix(".json"), _options(kernel, program.target))
         _write_text(fresh / "program.json", program_file.dumps(program))
         for path in sorted(fresh.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)

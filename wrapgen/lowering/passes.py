@@ -54,6 +54,10 @@ LABEL: Final = "wrapgen.label"
 """Key in a node's ``meta["custom"]``: a readable name of a value computed from weights."""
 
 
+INSIDE: Final = "wrapgen.inside"
+"""Key in a node's ``meta["custom"]``: it is in a branch or loop, which is its origin."""
+
+
 def mark_origins(module: GraphModule) -> None:
     """Writes each node's own name into its metadata; decomposition hands it on.
 
@@ -182,6 +186,14 @@ def write_back(program: ExportedProgram) -> tuple[str, ...]:
             )
     if faults:
         raise LoweringError("\n".join(["cannot lower the model:", *faults]))
+    output.args = (tuple(results),)
+    update(graph, new_values)
+    return tuple(target.name for target in new_values)
+
+
+def update(graph: Graph, new_values: dict[Node, Node]) -> None:
+    """Has placeholders end up with new values: copies them at the end of a graph."""
+    (output,) = graph.find_nodes(op="output")
     for target, value in new_values.items():
         if _viewed(value) in new_values:
             # What another copy overwrites is put aside first.
@@ -195,8 +207,6 @@ def write_back(program: ExportedProgram) -> tuple[str, ...]:
             copy = graph.call_function(aten.copy_.default, (target, value))
         copy.meta["val"] = target.meta["val"]
         copy.meta["custom"] = {ORIGIN: origins(value)}
-    output.args = (tuple(results),)
-    return tuple(target.name for target in new_values)
 
 
 def _viewed(node: Node) -> Node:

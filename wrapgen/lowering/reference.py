@@ -15,7 +15,7 @@ from pathlib import Path
 from torch.fx import GraphModule, Node
 
 from wrapgen import sizes
-from wrapgen.lowering import graph_file, inductor, model, passes
+from wrapgen.lowering import control, graph_file, inductor, model, passes
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.kernel import Builder
 from wrapgen.program import SourceNode
@@ -79,7 +79,10 @@ def prepare(graph: Path, target: Target) -> Reference:
             for each in (parts.folding, parts.main):
                 if each is not None:
                     passes.propagate(each, state.mode)
-                    inductor.rewrite(each, state.mode, Path(scratch))
+                    # Pieces between branches and loops are rewritten by themselves: of their nodes
+                    # only those have names in a program that are here, too.
+                    if not control.has_control(each.graph):
+                        inductor.rewrite(each, state.mode, Path(scratch))
     return Reference(
         folding=_part(parts.folding) if parts.folding is not None else None,
         main=_part(parts.main),
