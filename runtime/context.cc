@@ -2,12 +2,17 @@
 
 #include <string>
 
+#include "runtime/platform.h"
+
 namespace aoti {
 
 Status ReadDevice(const Driver& driver, int ordinal, DeviceProperties* properties) {
   int count = 0;
   AOTI_CUDA_RETURN_IF_ERROR(driver, "counting devices", DeviceGetCount, &count);
-  if (count == 0) return Status(Code::kUnavailable, "the CUDA driver reports no device");
+  if (count == 0) {
+    return Status(Code::kUnavailable,
+                  std::string("the ") + kPlatform.name + " driver reports no device");
+  }
   if (ordinal < 0 || ordinal >= count) {
     return Status(Code::kInvalidArgument, "device " + std::to_string(ordinal) +
                                               " does not exist: the devices are 0 to " +
@@ -24,7 +29,7 @@ Status ReadDevice(const Driver& driver, int ordinal, DeviceProperties* propertie
   AOTI_CUDA_RETURN_IF_ERROR(driver, doing, DeviceGetName, name, static_cast<int>(sizeof name) - 1,
                             properties->device);
   properties->name = name;
-  return Status();
+  return ReadArchitecture(driver, properties->device, &properties->architecture);
 }
 
 Status Context::Create(const Driver& driver, const DeviceProperties& device, cuda::Context handle,

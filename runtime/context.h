@@ -19,6 +19,7 @@ struct DeviceProperties {
   int major;  // compute capability
   int minor;
   std::string name;
+  std::string architecture;  // as ReadArchitecture
 };
 
 Status ReadDevice(const Driver& driver, int ordinal, DeviceProperties* properties);

@@ -23,6 +23,10 @@ namespace aoti {
 // Raised by one whenever generated code of the previous version could not be read correctly.
 constexpr uint32_t kDescriptionVersion = 3;
 
+// Added to the version of a model for AMD's GPUs, so that a runtime that speaks CUDA refuses it,
+// and the other way round, before it reads anything else.
+constexpr uint32_t kHip = 1u << 16;
+
 // A constant array of the generated code.
 template <typename T>
 struct Table {
@@ -124,7 +128,7 @@ enum KernelFlags : uint32_t {
   kDependent = 2,
 };
 
-// A compiled kernel as the assembler embedded it: a cubin or zero-terminated PTX.
+// A compiled kernel as the assembler embedded it: a cubin, zero-terminated PTX, or an hsaco.
 struct KernelDescription {
   const char* name;  // entry point in the image
   const unsigned char* image;
@@ -153,13 +157,15 @@ struct MemoryDescription {
 
 // The model as built for one target. A device takes the image whose capability equals its own
 // major number and does not exceed its minor number (the greatest such), else the PTX image of the
-// greatest capability that does not exceed its own.
+// greatest capability that does not exceed its own. One of AMD's takes the image of its name.
 struct TargetDescription {
-  const char* name;  // "sm_90" or "compute_90"
+  const char* name;  // "sm_90", "compute_90" or "gfx942"
   int32_t major;
   int32_t minor;
   bool ptx;
-  int32_t driver;  // the least CUDA version of a driver, as cuDriverGetVersion: 12080 is 12.8
+  // The least CUDA version of a driver, as cuDriverGetVersion: 12080 is 12.8; or HIP version, as
+  // hipRuntimeGetVersion: 60000000 is 6.0.
+  int32_t driver;
   MemoryDescription memory;
   Table<WeightDescription> weights;
   Table<KernelDescription> kernels;
@@ -176,7 +182,7 @@ struct TargetDescription {
 };
 
 struct ModelDescription {
-  uint32_t version;  // kDescriptionVersion
+  uint32_t version;  // kDescriptionVersion, of a model for AMD's GPUs with kHip
   const char* name;
   // Of the weights' names, dtypes and shapes, not their values: the SHA-256, in lowercase
   // hexadecimal, of one line "name dtype d0,d1,...\n" a weight, sorted by name, dtypes as

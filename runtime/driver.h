@@ -1,4 +1,4 @@
-// The CUDA driver, found at run time: libcuda.so.1 by dlopen, its functions by cuGetProcAddress.
+// The driver, found at run time by dlopen: CUDA's or, behind the same functions, HIP's (hip.cc).
 
 #ifndef AOTI_RUNTIME_DRIVER_H_
 #define AOTI_RUNTIME_DRIVER_H_
@@ -28,7 +28,8 @@ class Driver : public cuda::Functions {
   // loaded until the process ends.
   static Status Get(const Driver** driver);
 
-  int version() const { return version_; }  // as cuDriverGetVersion: 12080 is CUDA 12.8
+  // As cuDriverGetVersion: 12080 is CUDA 12.8; or hipRuntimeGetVersion: 60000000 is HIP 6.0.
+  int version() const { return version_; }
 
   // The status for `result`, which `function` returned while `doing` (as in "allocating 5 bytes").
   Status Failure(cuda::Result result, const char* function, const std::string& doing) const;
@@ -39,7 +40,7 @@ class Driver : public cuda::Functions {
   int version_ = 0;
 };
 
-// "12.8" for 12080.
+// "12.8" for 12080; of HIP's, "6.0" for 60000000.
 std::string DriverVersionText(int version);
 
 }  // namespace aoti

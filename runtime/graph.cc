@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/platform.h"
+
 namespace aoti {
 namespace {
 
@@ -47,9 +49,12 @@ cuda::MemsetNodeParams FillParams(DeviceAddress dst, uint8_t byte, uint64_t nbyt
   return params;
 }
 
-std::string Building(const std::string& what) { return "adding " + what + " to a CUDA graph"; }
+// "CUDA graph"
+std::string Named() { return std::string(kPlatform.name) + " graph"; }
 
-std::string Updating(const std::string& what) { return "updating " + what + " of a CUDA graph"; }
+std::string Building(const std::string& what) { return "adding " + what + " to a " + Named(); }
+
+std::string Updating(const std::string& what) { return "updating " + what + " of a " + Named(); }
 
 }  // namespace
 
@@ -295,7 +300,7 @@ class Graph::Updater final : public Launcher {
 
   static Status OtherSteps() {
     return Status(Code::kInternal,
-                  "launch code issued other steps than the CUDA graph was built of");
+                  "launch code issued other steps than the " + Named() + " was built of");
   }
 
   Graph& graph_;
@@ -317,11 +322,11 @@ Status Graph::Build(std::shared_ptr<const Context> context, const KernelSet& ker
   context_ = std::move(context);
   kernels_ = &kernels;
   const Driver& driver = context_->driver();
-  AOTI_CUDA_RETURN_IF_ERROR(driver, "creating a CUDA graph", GraphCreate, &graph_, 0);
+  AOTI_CUDA_RETURN_IF_ERROR(driver, "creating a " + Named(), GraphCreate, &graph_, 0);
   Builder builder(addresses, this);
   AOTI_RETURN_IF_ERROR(procedure(builder));
   AOTI_CUDA_RETURN_IF_ERROR(
-      driver, "instantiating a CUDA graph of " + std::to_string(nodes_.size()) + " nodes",
+      driver, "instantiating a " + Named() + " of " + std::to_string(nodes_.size()) + " nodes",
       GraphInstantiateWithFlags, &exec_, graph_, 0);
   return Status();
 }
@@ -333,7 +338,7 @@ Status Graph::Update(Procedure procedure, const Addresses& addresses, bool all) 
 }
 
 Status Graph::Launch(cuda::Stream stream) {
-  AOTI_CUDA_RETURN_IF_ERROR(context_->driver(), "launching a CUDA graph", GraphLaunch, exec_,
+  AOTI_CUDA_RETURN_IF_ERROR(context_->driver(), "launching a " + Named(), GraphLaunch, exec_,
                             stream);
   return Status();
 }

@@ -12,6 +12,7 @@
 
 #include "nlohmann/json.hpp"
 #include "runtime/driver.h"
+#include "runtime/platform.h"
 #include "runtime/weights.h"
 
 namespace aoti {
@@ -151,7 +152,7 @@ Status ReadKernel(const std::string& stem, const KernelDescription& kernel,
                   KernelReplacement* replacement) {
   std::string text;
   AOTI_RETURN_IF_ERROR(ReadFile(stem + ".json", &text));
-  const std::string format = target.ptx ? "ptx" : "cubin";
+  const std::string format = target.ptx ? "ptx" : kPlatform.machine_code;
   Metadata metadata(stem + ".json", text);
   metadata.Expect("schema_version", kMetadataVersion, "; compile it with this release's wrapgen");
   metadata.Expect("name", kernel.name);
@@ -176,8 +177,9 @@ Status ReadKernel(const std::string& stem, const KernelDescription& kernel,
   }
   const auto driver = static_cast<int>(metadata.Number("driver"));
   if (driver > driver_version) {
-    metadata.Refuse(Code::kUnavailable, "needs a driver for CUDA " + DriverVersionText(driver) +
-                                            " or newer; this one supports CUDA " +
+    metadata.Refuse(Code::kUnavailable, std::string("needs a driver for ") + kPlatform.name + " " +
+                                            DriverVersionText(driver) +
+                                            " or newer; this one supports " + kPlatform.name + " " +
                                             DriverVersionText(driver_version));
   }
   AOTI_RETURN_IF_ERROR(metadata.TakeStatus());
@@ -195,7 +197,8 @@ Status ReadKernelsDirectory(const std::string& directory, const char* model,
   AOTI_RETURN_IF_ERROR(List(place, &names));
   for (const std::string& name : names) {
     std::string stem;
-    const bool image = Ends(name, ".cubin", &stem) || Ends(name, ".ptx", &stem);
+    const bool image =
+        Ends(name, ".cubin", &stem) || Ends(name, ".ptx", &stem) || Ends(name, ".hsaco", &stem);
     if (!image && !Ends(name, ".json", &stem)) continue;
     const std::string path = place + "/" + stem;
     const KernelDescription* kernel = Find(target, stem);

@@ -5,6 +5,7 @@
 
 #ifndef AOTI_STANDALONE
 #include "runtime/memory.h"
+#include "runtime/platform.h"
 #include "runtime/tensor.h"
 #endif  // AOTI_STANDALONE
 
@@ -118,11 +119,14 @@ std::string CapabilityText(int major, int minor) {
   return std::to_string(major) + "." + std::to_string(minor);
 }
 
+bool IsAmds(const ModelDescription& description) { return (description.version & kHip) != 0; }
+
 std::string TargetList(const ModelDescription& description) {
   std::string text;
   for (const TargetDescription& target : description.targets) {
     if (!text.empty()) text += ", ";
     text += target.name;
+    if (IsAmds(description)) continue;  // that says it all
     text += target.ptx ? " (PTX for compute capability " : " (machine code for compute capability ";
     text += CapabilityText(target.major, target.minor) + (target.ptx ? " and later)" : ")");
   }
@@ -130,6 +134,7 @@ std::string TargetList(const ModelDescription& description) {
 }
 
 bool Runs(const TargetDescription& target, const DeviceProperties& device) {
+  if (!device.architecture.empty()) return device.architecture == target.name;
   if (target.ptx) {
     return std::tie(target.major, target.minor) <= std::tie(device.major, device.minor);
   }
@@ -146,11 +151,19 @@ bool Better(const TargetDescription& a, const TargetDescription& b) {
 #ifndef AOTI_STANDALONE
 Status CheckDescription(const ModelDescription& description) {
   // First, and before any other field: another version may have another layout.
-  if (description.version != kDescriptionVersion) {
+  const uint32_t version = description.version & ~kHip;
+  if (version != kDescriptionVersion) {
     return Status(Code::kInvalidArgument,
-                  "the model's description has version " + std::to_string(description.version) +
+                  "the model's description has version " + std::to_string(version) +
                       ", this runtime reads version " + std::to_string(kDescriptionVersion) +
                       ": build the model and the runtime from the same release");
+  }
+  if (description.version != kPlatform.description_version) {
+    return Status(Code::kInvalidArgument,
+                  std::string("the model was built for ") +
+                      (IsAmds(description) ? "AMD's GPUs" : "NVIDIA's GPUs") +
+                      ", and this runtime calls " + kPlatform.name +
+                      ": link the model with the runtime that it was built for");
   }
   return DescriptionCheck(description).Run();
 }
@@ -163,9 +176,11 @@ Status ChooseTarget(const ModelDescription& description, const DeviceProperties&
     if (!Runs(candidate, device)) continue;
     if (best == nullptr || Better(candidate, *best)) best = &candidate;
   }
-  const std::string where = "device " + std::to_string(device.ordinal) + " (" + device.name +
-                            ", compute capability " + CapabilityText(device.major, device.minor) +
-                            ")";
+  const std::string kind = device.architecture.empty()
+                               ? "compute capability " + CapabilityText(device.major, device.minor)
+                               : device.architecture;
+  const std::string where =
+      "device " + std::to_string(device.ordinal) + " (" + device.name + ", " + kind + ")";
   if (best == nullptr) {
     return Status(Code::kNotFound, std::string("model ") + description.name + " has no code for " +
                                        where + "; it was built for " + TargetList(description) +
@@ -174,9 +189,9 @@ Status ChooseTarget(const ModelDescription& description, const DeviceProperties&
   if (driver_version < best->driver) {
     return Status(Code::kUnavailable,
                   std::string("the code of model ") + description.name + " for " + best->name +
-                      " on " + where + " needs a driver for CUDA " +
-                      DriverVersionText(best->driver) + " or newer; this one supports CUDA " +
-                      DriverVersionText(driver_version));
+                      " on " + where + " needs a driver for " + kPlatform.name + " " +
+                      DriverVersionText(best->driver) + " or newer; this one supports " +
+                      kPlatform.name + " " + DriverVersionText(driver_version));
   }
   *target = best;
   return Status();

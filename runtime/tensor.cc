@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "runtime/integer.h"
+#include "runtime/platform.h"
 #include "runtime/sizes.h"
 
 namespace aoti {
@@ -195,16 +196,23 @@ class TensorCheck {
     return Status();
   }
 
+  static std::string Expected(int device) {
+    return std::string("expected memory of ") + kPlatform.name + " device " +
+           std::to_string(device);
+  }
+
   Status DeviceKind(int device) const {
     const int type = static_cast<int>(tensor_.device.device_type);
-    if (type != kCuda && type != kCudaManaged) {
-      return Fault("expected memory of CUDA device " + std::to_string(device) + ", got " +
-                   DeviceText(type) + " memory (DLPack device type " + std::to_string(type) + ")");
+    // PyTorch calls AMD's GPUs cuda, and so does the C++ class of a model.
+    const bool of_device = type == kCuda || type == kPlatform.memory;
+    if (!of_device && type != kCudaManaged) {
+      return Fault(Expected(device) + ", got " + DeviceText(type) + " memory (DLPack device type " +
+                   std::to_string(type) + ")");
     }
     // Managed memory is reachable from every device.
-    if (type == kCuda && tensor_.device.device_id != device) {
-      return Fault("expected memory of CUDA device " + std::to_string(device) +
-                   ", got that of device " + std::to_string(tensor_.device.device_id));
+    if (of_device && tensor_.device.device_id != device) {
+      return Fault(Expected(device) + ", got that of device " +
+                   std::to_string(tensor_.device.device_id));
     }
     return Status();
   }

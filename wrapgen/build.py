@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from wrapgen import sources
-from wrapgen.target import Target
+from wrapgen.target import Platform, Target, platform_of
 
 Say = Callable[[str], None]
 
@@ -89,6 +89,7 @@ def build(
       BuildError: ``out`` is something else, or the C++ compiler fails.
       ValueError, Exception: the errors of the steps; see theirs.
     """
+    platform = platform_of(targets)
     if out.exists() and not _is_build(out):
         raise BuildError(f"{out}: exists and is no output of an earlier build; choose another")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ def build(
             _steps(model, name, targets, made, num_shards, jobs, debug_modes, stage)
             if link:
                 stage("linking")
-                _link(name, made, Path(scratch), debug_modes, stage)
+                _link(name, platform, made, Path(scratch), debug_modes, stage)
         if out.exists():
             shutil.rmtree(out)
         os.replace(made, out)
@@ -192,7 +193,14 @@ def _steps(
     wrap_files(name, programs, kernels, targets, out / "generated", debug_modes=debug_modes)
 
 
-def _link(name: str, out: Path, scratch: Path, debug_modes: Sequence[str], stage: _Stage) -> None:
+def _link(
+    name: str,
+    platform: Platform,
+    out: Path,
+    scratch: Path,
+    debug_modes: Sequence[str],
+    stage: _Stage,
+) -> None:
     """Compiles and links lib``name``.so, or says why not."""
     runtime = _runtime()
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
@@ -217,14 +225,17 @@ def _link(name: str, out: Path, scratch: Path, debug_modes: Sequence[str], stage
     tree.mkdir()
     (tree / "runtime").symlink_to(runtime.absolute())
     (tree / "generated").symlink_to(generated.absolute())
-    sources = [f"runtime/{path.name}" for path in sorted(runtime.glob("*.cc"))]
+    others = {file for key, file in sources.PLATFORMS.items() if key != platform}
+    files = [
+        f"runtime/{path.name}" for path in sorted(runtime.glob("*.cc")) if path.name not in others
+    ]
     if debug_modes:
-        sources.append("runtime/debug/debug.cc")
+        files.append("runtime/debug/debug.cc")
     if "nvtx" in debug_modes:
-        sources.append("runtime/debug/nvtx.cc")
-    sources += [f"generated/{each}" for each in ("model.cc", "entry.cc", "kernels.S")]
+        files.append("runtime/debug/nvtx.cc")
+    files += [f"generated/{each}" for each in ("model.cc", "entry.cc", "kernels.S")]
     objects = []
-    for source in sources:
+    for source in files:
         target = f"{source.replace('/', '_')}.o"
         _run([compiler, *_COMPILE_FLAGS, "-I.", "-Igenerated", "-c", source, "-o", target], tree)
         objects.append(target)

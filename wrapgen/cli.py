@@ -164,7 +164,7 @@ def _add_target(parser: Any, text: str) -> None:
         required=True,
         metavar="TARGET",
         dest="targets",
-        help=f"{text}; sm_90 is machine code, compute_90 PTX; repeatable",
+        help=f"{text}; sm_90 is machine code, compute_90 PTX, gfx942 AMD's; repeatable",
     )
 
 

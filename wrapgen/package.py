@@ -9,7 +9,8 @@ An uncompressed tar file with one folder, named after the model::
     NAME/lib/libNAME.so           the library
 
 ``manifest.json`` is canonical JSON: ``schema_version``; ``name``; ``targets``, each with the least
-CUDA version its driver must have, as cuDriverGetVersion spells it; ``symbols``, ``constraints``,
+CUDA version its driver must have, as cuDriverGetVersion spells it, or HIP version, as
+hipRuntimeGetVersion does; ``symbols``, ``constraints``,
 ``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights_digest``, that of the weights'
 names, dtypes and shapes which the library checks when it loads them; and ``files``, size and
 SHA-256 of each other file.
@@ -29,13 +30,13 @@ from typing import IO, Any, Final
 
 from wrapgen import program as programs
 from wrapgen.program import Program
-from wrapgen.target import Target
+from wrapgen.target import Platform, Target
 
 SCHEMA_VERSION: Final = 1
 """Of manifest.json."""
 
-RUNTIME_DRIVER: Final = 12000
-"""The least CUDA version of a driver that the runtime itself needs."""
+RUNTIME_DRIVERS: Final[dict[Platform, int]] = {"cuda": 12000, "hip": 60000000}
+"""The least version of a driver that the runtime itself needs."""
 
 _MANIFEST: Final = "manifest.json"
 _CHUNK: Final = 1 << 20
@@ -156,8 +157,8 @@ def _programs(contents: Contents) -> dict[Target, Program]:
 
 
 def _driver(target: Target, program: Program, kernels: Iterable[Path]) -> int:
-    """The least CUDA version of a driver for ``target``; all its kernels must load."""
-    needed = RUNTIME_DRIVER
+    """The least version of a driver for ``target``; all its kernels must load."""
+    needed = RUNTIME_DRIVERS[target.platform]
     directories = tuple(kernels)
     for kernel in program.kernels:
         paths = [each / str(target) / f"{kernel.name}.json" for each in directories]

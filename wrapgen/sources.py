@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+from wrapgen.target import Platform
+
+PLATFORMS: Final[dict[Platform, str]] = {"cuda": "cuda.cc", "hip": "hip.cc"}
+"""Of the runtime's sources, the one that is linked for models of a platform only."""
 
 
 def runtime() -> Path | None:

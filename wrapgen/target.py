@@ -191,10 +191,12 @@ def parse(text: str) -> Target:
 
 
 def platform_of(targets: Iterable[Target]) -> Platform:
-    """The platform of one or more targets; raises ``TargetError`` if they are of two."""
+    """The platform of a model's targets; raises ``TargetError`` if they are of two, or none."""
     by_platform: dict[Platform, list[str]] = {}
     for target in targets:
         by_platform.setdefault(target.platform, []).append(str(target))
+    if not by_platform:
+        raise TargetError("no target: name at least one, such as sm_90 or gfx942")
     if len(by_platform) > 1:
         raise TargetError(
             f"targets {', '.join(by_platform['cuda'])} run on NVIDIA's GPUs and "

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "runtime/driver.h"
+#include "runtime/platform.h"
 #include "runtime/stream_launcher.h"
 #include "runtime/target.h"
 #include "runtime/values.h"
@@ -139,9 +140,10 @@ Status Standalone::LoadKernels(const std::string& kernels_dir) {
   std::vector<std::string> images(target_.kernels.size);
   std::vector<KernelDescription> kernels(target_.kernels.begin(), target_.kernels.end());
   for (size_t i = 0; i < kernels.size(); ++i) {
-    AOTI_RETURN_IF_ERROR(ReadFile(kernels_dir + "/" + target_.name + "/" + kernels[i].name +
-                                      (target_.ptx ? ".ptx" : ".cubin"),
-                                  &images[i]));
+    AOTI_RETURN_IF_ERROR(
+        ReadFile(kernels_dir + "/" + target_.name + "/" + kernels[i].name +
+                     (target_.ptx ? ".ptx" : std::string(".") + kPlatform.machine_code),
+                 &images[i]));
     // A string's zero byte is behind it: it ends PTX.
     kernels[i].image = reinterpret_cast<const unsigned char*>(images[i].c_str());
     kernels[i].image_end = kernels[i].image + images[i].size();

@@ -32,7 +32,8 @@ struct StandaloneNames {
 // A model on a device, with memory for one run at a time.
 class Standalone {
  public:
-  // `kernels_dir` has TARGET/KERNEL.cubin or .ptx; `weights` is a packed file, wrapgen/pack.py.
+  // `kernels_dir` has TARGET/KERNEL.cubin, .ptx or .hsaco; `weights` is a packed file,
+  // wrapgen/pack.py.
   static Status Load(const ModelDescription& model, const StandaloneNames& names,
                      const char* kernels_dir, const void* weights, uint64_t weights_size,
                      int device, std::unique_ptr<Standalone>* loaded);

@@ -128,7 +128,10 @@ def test_metadata(tmp_path: Path) -> None:
 
 
 def test_driver_of_the_runtime() -> None:
-    assert package.RUNTIME_DRIVER == model_source.RUNTIME_DRIVER
+    assert package.RUNTIME_DRIVERS == {
+        "cuda": model_source.RUNTIME_DRIVER,
+        "hip": model_source.HIP_RUNTIME_DRIVER,
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from wrapgen.program import Program
 from wrapgen.target import Target, parse
 
 SM_80, SM_90, COMPUTE_90 = parse("sm_80"), parse("sm_90"), parse("compute_90")
+GFX90A, GFX942 = parse("gfx90a"), parse("gfx942")
 
 GOLDEN = cpp.ROOT / "tests/codegen/golden"
 
@@ -24,6 +25,7 @@ SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
     "copies": (samples.copies, [SM_80, SM_90]),
     "user_kernels": (samples.user_kernels, [SM_90]),
     "launches": (samples.launches, [SM_90]),
+    "hip": (samples.elementwise, [GFX942, GFX90A]),
 }
 
 DEBUG: dict[str, tuple[str, ...]] = {

@@ -725,6 +725,12 @@ def many_launches(count: int, target: str = "sm_90") -> Program:
     )
 
 
+def _driver(of: Kernel, target: Target) -> int:
+    if of.name == set_condition.NAME:
+        return set_condition.DRIVER
+    return 12000 if target.platform == "cuda" else 60000000
+
+
 def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
     """Metadata such as the compile step writes for ``image``."""
     nbytes = {"pointer": 8, "tensor_map": 128}
@@ -745,12 +751,12 @@ def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
         "schema_version": 1,
         "name": of.name,
         "target": str(target),
-        "format": "cubin" if target.kind == "sm" else "ptx",
+        "format": {"sm": "cubin", "compute": "ptx", "gfx": "hsaco"}[target.kind],
         "sha256": hashlib.sha256(image).hexdigest(),
         "ttir_sha256": of.ttir_sha256,
-        "ptx_version": "8.6",
-        "driver": set_condition.DRIVER if of.name == set_condition.NAME else 12000,
-        "threads": 32 * of.num_warps,
+        "ptx_version": "8.6" if target.platform == "cuda" else "",
+        "driver": _driver(of, target),
+        "threads": target.device.warp_size * of.num_warps,
         "num_warps": of.num_warps,
         "num_ctas": of.num_ctas,
         "shared_memory": 1024 * of.num_warps,

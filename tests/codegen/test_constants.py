@@ -15,6 +15,7 @@ from wrapgen.codegen import memory, model_source
     ("header", "constant", "value"),
     [
         ("cuda_driver.h", "AOTI_CUDA_MINIMUM_DRIVER", model_source.RUNTIME_DRIVER),
+        ("hip_driver.h", "AOTI_HIP_MINIMUM_VERSION", model_source.HIP_RUNTIME_DRIVER),
         ("memory.h", "kAlignment", memory.ALIGNMENT),
         ("tensor.h", "kTensorAlignment", program.ALIGNMENT),
     ],

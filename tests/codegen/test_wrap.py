@@ -25,6 +25,7 @@ from wrapgen.program import Fill, Launch, Procedure, Program, Ref, ScalarArg
 from wrapgen.target import Target, parse
 
 SM_80, SM_90, COMPUTE_80, COMPUTE_90 = map(parse, ("sm_80", "sm_90", "compute_80", "compute_90"))
+GFX942 = parse("gfx942")
 
 
 def wrap(out: Path, one: Program, *targets: Target, name: str = "model_a") -> Path:
@@ -196,18 +197,22 @@ def test_more_steps_than_one_function_holds(tmp_path: Path) -> None:
 
 
 def check_metadata(
-    tmp_path: Path, message: str, image: bytes | None = None, **changes: Any
+    tmp_path: Path,
+    message: str,
+    image: bytes | None = None,
+    built_for: Target = SM_90,
+    **changes: Any,
 ) -> None:
-    one = samples.elementwise()
+    one = samples.elementwise(str(built_for))
     kernel = one.kernels[0]
-    kernels = samples.write_kernels(tmp_path / "kernels", one, SM_90)
-    file = kernels / "sm_90" / f"{kernel.name}.json"
+    kernels = samples.write_kernels(tmp_path / "kernels", one, built_for)
+    file = kernels / str(built_for) / f"{kernel.name}.json"
     data = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
     if image is not None:
         file.with_suffix(".cubin").write_bytes(image)
     with pytest.raises(CodegenError, match=message) as caught:
-        codegen.generate("model_a", {SM_90: one}, [kernels], [SM_90])
+        codegen.generate("model_a", {built_for: one}, [kernels], [built_for])
     assert kernel.name in str(caught.value)
 
 
@@ -268,7 +273,7 @@ def test_params_missing(tmp_path: Path) -> None:
         ({"schema_version": 2}, "schema_version is 2, expected 1"),
         ({"target": "sm_80"}, "target is 'sm_80', expected 'sm_90'"),
         ({"format": "ptx"}, "format is 'ptx', expected 'cubin'"),
-        ({"format": "elf"}, "format: Input should be 'cubin' or 'ptx'"),
+        ({"format": "elf"}, "format: Input should be 'cubin', 'ptx' or 'hsaco'"),
         ({"num_ctas": 2}, "num_ctas is 2, expected 1"),
         ({"ttir_sha256": "0" * 64}, "ttir_sha256 is '0000"),
         ({"threads": None}, "threads: Field required"),
@@ -296,6 +301,21 @@ def test_params_missing(tmp_path: Path) -> None:
 )
 def test_metadata_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     check_metadata(tmp_path, message, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "cubin"}, "format is 'cubin', expected 'hsaco'"),
+        ({"threads": 32}, "blocks of 32 threads, expected a multiple of 64 up to 1024"),
+        (
+            {"shared_memory": 65 << 10},
+            "needs 66560 bytes of shared memory a block, a device of gfx942 has 65536",
+        ),
+    ],
+)
+def test_metadata_of_amds_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    check_metadata(tmp_path, message, built_for=GFX942, **changes)
 
 
 def test_image_changed(tmp_path: Path) -> None:
@@ -350,6 +370,11 @@ def test_two_different_images(tmp_path: Path) -> None:
         ([SM_90], [SM_80], "sm_80 needs the program lowered for sm_80; given: sm_90"),
         ([SM_90], [SM_90, COMPUTE_80], "compute_80 needs the program lowered for sm_80; given"),
         ([SM_80, SM_90], [SM_90], "the program for sm_80 is used by none of the targets sm_90"),
+        (
+            [SM_90, GFX942],
+            [SM_90, GFX942],
+            "targets sm_90 run on NVIDIA's GPUs and gfx942 on AMD's: a library calls one vendor's",
+        ),
     ],
 )
 def test_targets_refused(programs: list[Target], targets: list[Target], message: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wrapgen import set_condition
-from wrapgen.kernels import compile_shard, cubin
+from wrapgen.kernels import KernelCompileError, compile_shard, cubin
 from wrapgen.program import canonical_json
 from wrapgen.target import parse
 
@@ -55,3 +55,8 @@ def test_is_the_same_each_time(tmp_path: Path) -> None:
         compile_shard(shard(tmp_path / f"shard {out}"), [parse("sm_90")], tmp_path / out)
     a, b = (tmp_path / out / "sm_90" / f"{NAME}.cubin" for out in ("a", "b"))
     assert a.read_bytes() == b.read_bytes()
+
+
+def test_amds_graphs_decide_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KernelCompileError, match=r"for gfx942: .* HIP's graphs have none"):
+        compile_shard(shard(tmp_path / "shard"), [parse("gfx942")], tmp_path / "out")

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kDriver = 12080;
 
-DeviceProperties Device(int major, int minor) { return {0, 0, major, minor, "GPU"}; }
+DeviceProperties Device(int major, int minor) { return {0, 0, major, minor, "GPU", ""}; }
 
 std::string Chosen(const ModelDescription& model, int major, int minor) {
   const TargetDescription* target = nullptr;
@@ -108,6 +108,16 @@ TEST(CheckDescription, RefusesAnotherVersion) {
   EXPECT_STREQ(status.message(),
                "the model's description has version 99, this runtime reads version 3: build the "
                "model and the runtime from the same release");
+}
+
+TEST(CheckDescription, RefusesAModelForAmds) {
+  ModelDescription model = testing::ToyModel().model;
+  model.version |= kHip;
+  const Status status = CheckDescription(model);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_STREQ(status.message(),
+               "the model was built for AMD's GPUs, and this runtime calls CUDA: link the model "
+               "with the runtime that it was built for");
 }
 
 TEST(CheckDescription, RefusesContradictions) {

@@ -24,9 +24,9 @@ class Amalgamation:
     lines: tuple[str, ...]
 
 
-def amalgamate(runtime: Path, headers: Sequence[str]) -> Amalgamation:
-    """Joins headers, such as ``runtime/launcher.h``, all that they include, and the ``.cc`` file of
-    each header that has one.
+def amalgamate(runtime: Path, headers: Sequence[str], sources: Sequence[str] = ()) -> Amalgamation:
+    """Joins headers, such as ``runtime/launcher.h``, all that they include, the ``.cc`` file of
+    each header that has one, and further sources with what they include.
 
     ``runtime`` is the directory of the runtime's sources, whatever it is called. Include guards are
     left out, and what is between ``#ifndef AOTI_STANDALONE`` and its ``#endif``. A header that is
@@ -34,6 +34,7 @@ def amalgamate(runtime: Path, headers: Sequence[str]) -> Amalgamation:
     """
     joined = _Joined(runtime)
     joined.add(headers)
+    joined.add(sources)
     return Amalgamation(tuple(sorted(joined.headers)), tuple(joined.lines))
 
 

@@ -38,6 +38,7 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::kDependent",
         "aoti::kDescriptionVersion",
         "aoti::kFixed",
+        "aoti::kHip",
     ),
     "runtime/integer.h": (
         "aoti::Absolute",

@@ -25,6 +25,8 @@ MAP_ALIGNMENT: Final = 64
 SCRATCH_POINTERS: Final = ("global scratch", "profile scratch")
 """What Triton appends to every kernel's parameters (triton/backends/nvidia/driver.c)."""
 
+_FORMATS: Final = {"sm": "cubin", "compute": "ptx", "gfx": "hsaco"}
+
 _Count = Annotated[int, pydantic.Field(ge=0)]
 
 
@@ -60,7 +62,7 @@ class Metadata:
     schema_version: int
     name: str
     target: str
-    format: Literal["cubin", "ptx"]
+    format: Literal["cubin", "ptx", "hsaco"]
     sha256: str
     ttir_sha256: str
     driver: _Count
@@ -123,7 +125,7 @@ def _read(kernel: Kernel, target: Target, directory: Path) -> Image:
         "schema_version": METADATA_VERSION,
         "name": kernel.name,
         "target": str(target),
-        "format": "cubin" if target.kind == "sm" else "ptx",
+        "format": _FORMATS[target.kind],
         "ttir_sha256": kernel.ttir_sha256,
         "num_ctas": kernel.num_ctas,
     }
@@ -190,10 +192,11 @@ def check(kernel: Kernel, target: Target, metadata: Metadata, *, where: str) -> 
             f"a block, a device of {target} has {limit}; choose a smaller configuration"
         )
     threads = metadata.threads
-    if threads % 32 or not 32 <= threads <= target.device.max_threads_per_block:
+    warp = target.device.warp_size
+    if threads % warp or not warp <= threads <= target.device.max_threads_per_block:
         raise CodegenError(
             f"{where}: kernel {kernel.name} has blocks of {threads} threads, expected a multiple "
-            f"of 32 up to {target.device.max_threads_per_block}"
+            f"of {warp} up to {target.device.max_threads_per_block}"
         )
 
 
@@ -270,7 +273,7 @@ class Embedding:
         for symbol, image in self.images:
             # PTX is text, which the driver reads up to a zero byte.
             zero = "    .byte 0\n" if image.metadata.format == "ptx" else ""
-            alignment = 64 if image.metadata.format == "cubin" else 16
+            alignment = 16 if image.metadata.format == "ptx" else 64
             blocks.append(
                 f"""
     .balign {alignment}

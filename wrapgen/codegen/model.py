@@ -13,7 +13,7 @@ from wrapgen.codegen import debug, kernels, memory, model_header, model_source, 
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import check_model_name
 from wrapgen.program import Program, Weight
-from wrapgen.target import Target
+from wrapgen.target import Target, TargetError, platform_of
 
 
 def wrap_files(
@@ -81,7 +81,7 @@ def generate(
     embedding = kernels.Embedding(name)
     models = lowered_models(name, programs, kernel_dirs, targets, embedding)
     first = models[0].program
-    ordered = sorted(targets, key=lambda target: (target.kind != "sm", target.capability))
+    ordered = sorted(targets, key=_order)
     texts = {
         "model.h": model_header.header(name, first, ordered),
         "model.cc": model_source.source(name, models, debugging),
@@ -110,11 +110,20 @@ def lowered_models(
     ]
 
 
+def _order(target: Target) -> tuple[bool, Target]:
+    """Machine code before PTX, as the runtime prefers it."""
+    return (not target.is_machine_code, target)
+
+
 def _check_targets(programs: Mapping[Target, Program], targets: Sequence[Target]) -> None:
     if not targets:
         raise CodegenError("no target: name at least one, such as sm_90")
     if len(set(targets)) != len(targets):
         raise CodegenError(f"a target is named twice: {', '.join(map(str, targets))}")
+    try:
+        platform_of(targets)
+    except TargetError as error:
+        raise CodegenError(str(error)) from error
     for target, program in sorted(programs.items()):
         if program.target != str(target):
             raise CodegenError(f"the program given for {target} was lowered for {program.target}")
@@ -167,7 +176,7 @@ def _lowered(
     embedding: kernels.Embedding,
 ) -> model_source.Lowered:
     builds = []
-    for target in sorted(targets, key=lambda target: (target.kind != "sm", target.capability)):
+    for target in sorted(targets, key=_order):
         if target.lowering == lowering:
             images = [
                 kernels.load(kernel, target, kernel_dirs)

@@ -45,12 +45,17 @@ class Build:
 
     @property
     def driver(self) -> int:
-        """The least CUDA version of a driver that loads it, as cuDriverGetVersion spells it."""
-        return max([RUNTIME_DRIVER, *(entry.image.metadata.driver for entry in self.images)])
+        """The least CUDA version of a driver that loads it, as cuDriverGetVersion spells it; or HIP
+        version, as hipRuntimeGetVersion does."""
+        runtime = RUNTIME_DRIVER if self.target.platform == "cuda" else HIP_RUNTIME_DRIVER
+        return max([runtime, *(entry.image.metadata.driver for entry in self.images)])
 
 
 RUNTIME_DRIVER: Final = 12000
 """The least driver for the runtime itself: AOTI_CUDA_MINIMUM_DRIVER of runtime/cuda_driver.h."""
+
+HIP_RUNTIME_DRIVER: Final = 60000000
+"""Of a model for AMD's GPUs: AOTI_HIP_MINIMUM_VERSION of runtime/hip_driver.h."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +115,7 @@ def source(name: str, models: Sequence[Lowered], debugging: debug.Debug | None =
     lines += targets
     lines += [
         "constexpr AotiDescription kDescription = {{",
-        "    aoti::kDescriptionVersion,",
+        f"    {version(models)},",
         f"    {text.string(name)},",
         f"    {text.string(weights_digest(program.weights))},",
         f"    {table('kInputs', len(program.inputs))},",
@@ -155,6 +160,12 @@ def code_and_targets(
     parts = {model.program.target: _lowered(model, sizes, passed, form) for model in models}
     limited = {name for name, lines in parts.items() if _LIMITS in lines}
     return [line for lines in parts.values() for line in lines], _targets(models, limited)
+
+
+def version(models: Sequence[Lowered]) -> str:
+    """The version of the description, which also says whose runtime reads it."""
+    amds = models[0].builds[0].target.platform == "hip"
+    return "aoti::kDescriptionVersion" + (" | aoti::kHip" if amds else "")
 
 
 def _symbols(builds: Sequence[Build]) -> list[str]:
@@ -393,7 +404,7 @@ def _weights(program: Program) -> list[str]:
 
 
 def _kernel_table(build: Build) -> str:
-    return "kKernels" if build.target.kind == "sm" else "kPtxKernels"
+    return "kKernels" if build.target.is_machine_code else "kPtxKernels"
 
 
 def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels, form: Form) -> list[str]:
@@ -485,7 +496,7 @@ def _run_fields(model: Lowered, space: str, limited: Container[str]) -> list[str
 def _targets(models: Sequence[Lowered], limited: Container[str]) -> list[str]:
     rows = sorted(
         ((model, build) for model in models for build in model.builds),
-        key=lambda row: (row[1].target.kind != "sm", row[1].target.capability),
+        key=lambda row: (not row[1].target.is_machine_code, row[1].target),
     )
     lines = [
         *text.comment(
@@ -498,13 +509,14 @@ def _targets(models: Sequence[Lowered], limited: Container[str]) -> list[str]:
     for model, build in rows:
         target, plan = build.target, model.plan
         space = model.program.target
+        major, minor = target.device.capability
         arenas = (plan.constants, plan.folding_arena, plan.main_arena)
         sizes = (plan.weights, plan.staging, *(part.size for part in arenas))
         lines += [
             f"    {{{text.string(str(target))},",
-            f"     {target.capability // 10},",
-            f"     {target.capability % 10},",
-            f"     {'true' if target.kind == 'compute' else 'false'},",
+            f"     {major},",
+            f"     {minor},",
+            f"     {'false' if target.is_machine_code else 'true'},",
             f"     {build.driver},",
             f"     {{{', '.join(map(str, sizes))}}},",
             f"     {table(f'{space}::kWeights', len(model.program.weights))},",

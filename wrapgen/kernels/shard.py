@@ -117,6 +117,12 @@ def compile_kernels(
 def _compile(request: Request, assembler: Path) -> CompiledKernel:
     """Runs in a child process, in an empty directory and environment."""
     if request.target.platform == "hip":
+        if _is_written(request.launch.name):
+            raise KernelCompileError(
+                f"kernel {request.launch.name} for {request.target}: control flow is decided by "
+                "conditional nodes of a CUDA graph, and HIP's graphs have none; build models with "
+                "torch.cond or while_loop for NVIDIA's GPUs"
+            )
         code = amdgcn.generate(request.ttir, request.launch, request.target)
         metadata = metadata_module.gather_hsaco(request.launch, request.target, code)
         return CompiledKernel(code.hsaco, code.text, metadata)

@@ -26,12 +26,18 @@ py_library(
 )
 """
 
-# For a test that compares the runtime's declarations with NVIDIA's.
-_CUDA_HEADERS = """
+# For tests that compare the runtime's declarations with NVIDIA's and AMD's.
+_DRIVER_HEADERS = """
 cc_library(
     name = "cuda_headers",
     hdrs = glob(["site/triton/backends/nvidia/include/*.h"]),
     includes = ["site/triton/backends/nvidia/include"],
+)
+
+cc_library(
+    name = "hip_headers",
+    hdrs = glob(["site/triton/backends/amd/include/**/*.h"]),
+    includes = ["site/triton/backends/amd/include"],
 )
 """
 
@@ -150,7 +156,7 @@ def pip_groups():
     )
     pip_group(
         name = "aoti_pip_triton",
-        build = _CUDA_HEADERS,
+        build = _DRIVER_HEADERS,
         files = ["triton/backends/nvidia/bin/ptxas"],
         lock = Label("//tools/python:requirements_triton.txt"),
     )
