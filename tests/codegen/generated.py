@@ -21,6 +21,7 @@ SAMPLES: dict[str, tuple[Callable[[str], Program], list[Target]]] = {
     "dynamic": (samples.dynamic, [SM_90]),
     "dynamic_debug": (samples.dynamic, [SM_90]),
     "elementwise": (samples.elementwise, [SM_90]),
+    "expressions": (samples.expressions, [SM_90]),
     "conv_chain": (samples.conv_chain, [COMPUTE_90, SM_90]),
     "copies": (samples.copies, [SM_80, SM_90]),
     "user_kernels": (samples.user_kernels, [SM_90]),

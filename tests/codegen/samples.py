@@ -776,6 +776,51 @@ def image_of(of: Kernel, target: Target) -> bytes:
     return f"image of {of.name} for {target}\n".encode()
 
 
+def expressions(target: str = "sm_90") -> Program:
+    """One launch, whose arguments are expressions of every kind; and the same kernel in folding."""
+    arguments = {
+        "rounded_up": "-(-s0 // 3)",
+        "digit": "s0 // 8 % s1 if s1 != 0 else 0",
+        "padded": "s0 + 7 & ~7",
+        "largest": "max(s0, 4 * s1, 16)",
+        "power": "2 ** s1",
+        "between": "1 if s0 > 8 and not s1 == 4 else abs(s1 - s0)",
+        "shifted": "u0 << 2",
+    }
+    of = kernel("fill", pointer("out", F32), *(scalar(name, DType.INT64) for name in arguments))
+    fixed = tuple(ScalarArg(dtype=DType.INT64, value=i) for i in range(len(arguments)))
+    return program(
+        target=target,
+        symbols=(
+            Symbol(name="s0", minimum=1, maximum=4096),
+            Symbol(name="s1", minimum=0, maximum=64),
+            Symbol(name="u0", minimum=-(1 << 63), maximum=(1 << 63) - 1),
+        ),
+        inputs=(
+            TensorSpec(name="x", path="args[0]", dtype=F32, shape=("s0", "s1"), strides=("s1", 1)),
+            ScalarSpec(name="count", path="args[1]", symbol="u0"),
+        ),
+        outputs=(TensorSpec(name="out", path="outputs", dtype=F32, shape=("s0",), strides=(1,)),),
+        constants=(buffer("table", F32, 256),),
+        kernels=(of,),
+        folding=Procedure(
+            buffers=(), steps=(launch(of, (1, 1, 1), writes("constant", "table"), *fixed),)
+        ),
+        main=Procedure(
+            buffers=(),
+            steps=(
+                launch(of, (1, 1, 1), writes("output", "out"), *fixed),
+                launch(
+                    of,
+                    ("(s0 + 127) // 128", 1, 1),
+                    writes("output", "out"),
+                    *(ScalarArg(dtype=DType.INT64, value=text) for text in arguments.values()),
+                ),
+            ),
+        ),
+    )
+
+
 def large(launches: int = 1000, kernels: int = 300, *, dynamic: bool = False) -> Program:
     """A model as large as they come: a chain of launches, each with five tensors, a weight among
     them, and three scalars; where it is ``dynamic``, each of another size."""

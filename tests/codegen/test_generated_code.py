@@ -307,3 +307,29 @@ def test_functions_are_small_in_the_largest_models(dynamic: bool, tmp_path: Path
     functions = re.split(r"^}$", code, flags=re.MULTILINE)
     assert len(functions) > 300
     assert max(len(re.findall(r"^  .*;$", one, re.MULTILINE)) for one in functions) <= 140
+
+
+def test_a_kernel_is_there_once_whoever_launches_it(tmp_path: Path) -> None:
+    """Folding and the model itself share functions, images and rows of tables."""
+    model = generate("expressions", tmp_path)
+    code = (model / "model.cc").read_text()
+    (kernel,) = (one.name for one in samples.expressions().kernels)
+    assert code.count(f"Status {kernel}(") == 1
+    assert code.count(f'{{"{kernel}",') == 1
+    assert code.count(f"kernels::{kernel}(") == 3
+    assert (model / "kernels.S").read_text().count(".incbin") == 1
+    assert code.count("#include") == len(set(re.findall("#include.*", code)))
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_helpers_are_the_runtimes(name: str, tmp_path: Path) -> None:
+    """Functions in generated code are kernels, procedures and what computes a model's values;
+    whatever serves any model is in runtime/."""
+    code = (generate(name, tmp_path) / "model.cc").read_text()
+    text = re.sub(r"//.*", "", code)
+    defined = set(re.findall(r"^[A-Za-z][\w:* ]* [*&]?(\w+)\((?:[^;{}]*)\) \{", text, re.MULTILINE))
+    kernels = {kernel.name for kernel in SAMPLES[name][0](str(SM_90)).kernels}
+    own = r"Run(Main|Folding)|(Main|Folding)\d\w*|ComputeSizes\d*|Plan\d*|Slots\d+|\w+_description"
+    assert defined
+    assert {one for one in defined - kernels if not re.fullmatch(own, one)} == set()
+    assert "#define" not in code and "template" not in text

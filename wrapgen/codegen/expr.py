@@ -282,12 +282,14 @@ class _Printer:
                 return self._call(_FUNCTIONS[type(op)], [left, right]), _ATOM
             case ast.Call(func=ast.Name(id="abs"), args=args):
                 return self._call("aoti::Absolute", args), _ATOM
-            case ast.Call(func=ast.Name(id=name), args=args):
+            case ast.Call(func=ast.Name(id=name)):
+                operands = [self.print(arg)[0] for arg in _operands(node, name)]
                 if self._checked:
                     function = "aoti::Max" if name == "max" else "aoti::Min"
-                else:
-                    function = f"std::{name}<int64_t>"
-                return self._nested(function, [self.print(arg)[0] for arg in args]), _ATOM
+                    return self._nested(function, operands), _ATOM
+                listed = ", ".join(operands)
+                arguments = listed if len(operands) == 2 else f"{{{listed}}}"
+                return f"std::{name}<int64_t>({arguments})", _ATOM
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 if self._checked:
                     branches = [self.print(branch)[0] for branch in (body, orelse)]
@@ -347,6 +349,14 @@ class _Printer:
         if len(args) == 1:
             return args[0]
         return f"{function}({args[0]}, {self._nested(function, args[1:])})"
+
+
+def _operands(node: ast.expr, name: str) -> list[ast.expr]:
+    """Those of ``max(a, max(b, c))`` or of the like with ``min``."""
+    match node:
+        case ast.Call(func=ast.Name(id=function), args=args) if function == name:
+            return [operand for arg in args for operand in _operands(arg, name)]
+    return [node]
 
 
 def _literal(value: int) -> tuple[str, int]:
