@@ -329,6 +329,12 @@ it there: `+ - * / // % **` and comparisons, `where`, `clamp`, `masked_fill`, `f
 in type promotion. Other operators, sizes, `if`s, `torch._check` and results that are numbers are
 refused: they would have to wait for the GPU.
 
+## Branches and loops
+
+`torch.cond`, and `while_loop` and `map` of `torch._higher_order_ops`, are decided about on the
+GPU ([generator](generator.md#control-flow)). An `if` or `while` of Python's is what it was at
+export. `scan` and `associative_scan` are refused.
+
 ## Random numbers
 
 A library has no random state. A model that draws random numbers (`torch.rand`, `randn`,
