@@ -18,8 +18,9 @@ HERE = Path("tests/loading")
 
 
 def place() -> Path:
-    """The directory that the build's outputs are in: as tests find them, or in a workspace."""
-    for directory in (HERE, "bazel-bin" / HERE):
+    """The directory that the build's outputs are in: what the environment variable LOADING_BUILD
+    names, as tests find them, or in a workspace."""
+    for directory in (Path(os.environ.get("LOADING_BUILD", HERE)), HERE, "bazel-bin" / HERE):
         if (directory / "libnet.so").exists():
             return directory
     raise FileNotFoundError("build //tests/loading:net.so and the other data of these tests")

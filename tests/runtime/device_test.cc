@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -215,7 +216,54 @@ TEST_P(DeviceTest, FollowsTheCallersPointers) {
   EXPECT_TRUE(second.Correct());
 }
 
-TEST_P(DeviceTest, RunsOnTheLegacyDefaultStream) {
+TEST_P(DeviceTest, RunsOnTheDefaultStreams) {
+  const ScopedContext scope(*context_);
+  const Arguments arguments(context_, 5);
+  const Arguments others(context_, 50);
+  for (const uintptr_t handle : {uintptr_t{0}, cuda::kStreamLegacy, cuda::kStreamPerThread}) {
+    const auto stream = reinterpret_cast<cuda::Stream>(handle);
+    ASSERT_EQ(others.Run(session_, stream, &status_), AOTI_OK) << status_.message;
+    ASSERT_EQ(arguments.Run(session_, stream, &status_), AOTI_OK) << status_.message;
+    ASSERT_EQ(context_->driver().StreamSynchronize(stream), 0);
+    EXPECT_TRUE(arguments.Correct());
+    EXPECT_TRUE(others.Correct());
+  }
+}
+
+// One session in two threads' own streams: the second run waits for the first on the device.
+TEST_P(DeviceTest, OrdersRunsOfThreadsOwnStreams) {
+  const ScopedContext scope(*context_);
+  const auto own = reinterpret_cast<cuda::Stream>(cuda::kStreamPerThread);
+  const Arguments first(context_, 5);
+  const Arguments second(context_, 50);
+  for (int i = 0; i < 10; ++i) {
+    std::thread([&] {
+      AotiStatus status;
+      EXPECT_EQ(first.Run(session_, own, &status), AOTI_OK) << status.message;
+    }).join();
+    ASSERT_EQ(second.Run(session_, own, &status_), AOTI_OK) << status_.message;
+  }
+  ASSERT_EQ(context_->driver().StreamSynchronize(own), 0);
+  EXPECT_TRUE(first.Correct());
+  EXPECT_TRUE(second.Correct());
+}
+
+// The kernels are those of the first model, which goes.
+TEST_P(DeviceTest, SharesKernelsWithASecondModel) {
+  AotiModelOptions options = {};
+  options.struct_size = sizeof options;
+  options.weights_data = weights_.data();
+  options.weights_size = weights_.size();
+  AotiModel* second = nullptr;
+  ASSERT_EQ(aoti_model_load(&description_, &options, &second, &status_), AOTI_OK)
+      << status_.message;
+  aoti_session_destroy(session_);
+  aoti_model_destroy(model_);
+  model_ = second;
+  session_ = nullptr;
+  const AotiSessionOptions session_options = {sizeof session_options, GetParam(), 0};
+  ASSERT_EQ(aoti_session_create(model_, &session_options, &session_, &status_), AOTI_OK)
+      << status_.message;
   const ScopedContext scope(*context_);
   const Arguments arguments(context_, 5);
   ASSERT_EQ(arguments.Run(session_, nullptr, &status_), AOTI_OK) << status_.message;
