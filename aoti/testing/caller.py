@@ -92,6 +92,7 @@ class ModelOptions(ctypes.Structure):
         ("device", ctypes.c_int32),
         ("flags", ctypes.c_uint32),
         ("kernels_dir", ctypes.c_char_p),
+        ("weights", ctypes.c_void_p),
     ]
 
 
