@@ -277,9 +277,9 @@ AOTI_EXPORT int32_t aoti_model_weights(AotiModel* model, AotiWeights** weights, 
 // Runs that were issued before keep theirs; no run sees some of both. Waits for no run.
 //
 // `*previous` becomes a hold of the weights that the model ran with, or null; aoti_weights_destroy
-// of it waits until they can be freed. `previous` may be null: then they are freed by the first
-// later call of this function, aoti_weights_load or aoti_weights_destroy for this model that finds
-// the last run with them finished, or with the model.
+// of it waits until they can be freed. `previous` may be null: then they are freed by this call, or
+// by the first later one of this function or aoti_weights_load for this model that finds the last
+// run with them finished, or with the model.
 AOTI_EXPORT int32_t aoti_model_swap_weights(AotiModel* model, const AotiWeights* weights,
                                             AotiWeights** previous, AotiStatus* status);
 

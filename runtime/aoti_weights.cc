@@ -75,7 +75,11 @@ Status SwapWeights(const AotiModel* model, const AotiWeights* weights, AotiWeigh
   auto held = std::make_unique<AotiWeights>();
   held->model = model->model;
   held->set = model->model->SwapWeights(weights->set);
-  if (previous != nullptr && held->set != nullptr) *previous = held.release();
+  if (previous != nullptr) {
+    // Nothing is freed, which takes time.
+    if (held->set != nullptr) *previous = held.release();
+    return Status();
+  }
   held.reset();
   model->model->ReleaseWeights();
   return Status();
