@@ -28,6 +28,7 @@ from wrapgen.program import (
     Fill,
     If,
     Kernel,
+    KernelParam,
     Launch,
     Procedure,
     Program,
@@ -218,10 +219,7 @@ def load_kernel(directory: Path, kernel: Kernel) -> Function:
     function = parse(data.decode())
     if function.name != kernel.name:
         raise RunError(f"kernel {kernel.name}: {path} is of {function.name}")
-    expected = [
-        f"!tt.ptr<{INFO[param.dtype].ttir}>" if param.kind == "pointer" else INFO[param.dtype].ttir
-        for param in kernel.params
-    ]
+    expected = [_ttir_type(param) for param in kernel.params]
     found = [str(parameter.type) for parameter in function.parameters]
     if expected != found:
         raise RunError(
@@ -229,6 +227,14 @@ def load_kernel(directory: Path, kernel: Kernel) -> Function:
             f"TTIR has {', '.join(found)}"
         )
     return function
+
+
+def _ttir_type(param: KernelParam) -> str:
+    """A parameter's type in TTIR."""
+    element = INFO[param.dtype].ttir
+    if param.kind == "tensor_map":
+        return f"!tt.tensordesc<tensor<{'x'.join(map(str, param.block))}x{element}>>"
+    return f"!tt.ptr<{element}>" if param.kind == "pointer" else element
 
 
 class _Run:

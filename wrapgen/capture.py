@@ -43,6 +43,7 @@ from triton.compiler.compiler import ASTSource, make_backend
 from triton.runtime import driver as triton_driver
 from triton.runtime.autotuner import Autotuner, Config
 from triton.runtime.jit import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from wrapgen import user_kernels
 from wrapgen.dtype import INFO, DType
@@ -53,6 +54,9 @@ _WRAPPERS: Final = (
     triton_kernel_wrap.triton_kernel_wrapper_mutation,
     triton_kernel_wrap.triton_kernel_wrapper_functional,
 )
+_DESCRIPTORS: Final = "wrapgen.descriptors"
+"""Among a call's constant arguments: what is said of tensors that it passes as descriptors."""
+
 _BLOCKS: Final = (
     torch.ops.higher_order.wrap_with_autocast,
     torch.ops.higher_order.wrap_with_set_grad_enabled,
@@ -101,7 +105,42 @@ def tracing() -> Iterator[None]:
 
     Where there is one it traces more, and loses kernels in branches without a word.
     """
-    with mock.patch.object(pytorch_triton, "has_triton", lambda: False), _driver(_Nowhere()):
+    with (
+        mock.patch.object(pytorch_triton, "has_triton", lambda: False),
+        _driver(_Nowhere()),
+        _descriptors_traced(),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _descriptors_traced() -> Iterator[None]:
+    """Has PyTorch trace tensors that are passed as descriptors, which it otherwise loses."""
+
+    def call(self: Any, variable: Any, grids: Any, arguments: dict[str, Any], tx: Any) -> Any:
+        plain, described = dict(arguments), {}
+        for name, value in arguments.items():
+            if isinstance(value, TensorDescriptor):
+                tensor = value.base
+                same = (*value.shape, *value.strides) == (*tensor.shape, *tensor.stride())
+                if not same:
+                    raise RuntimeError(
+                        f"{name} describes a part of a tensor: expected"
+                        " TensorDescriptor.from_tensor(tensor, block_shape)"
+                    )
+                plain[name] = tensor
+                described[name] = {
+                    "block": tuple(value.block_shape),
+                    "padding": value.padding,
+                    "round_to_tf32": value.round_f32_to_tf32,
+                }
+        if described:
+            plain[_DESCRIPTORS] = described
+        return original(self, variable, grids, plain, tx)
+
+    hopifier = triton_kernel_wrap.TracingTritonHOPifier
+    original = hopifier.call_HOP
+    with mock.patch.object(hopifier, "call_HOP", call):
         yield
 
 
@@ -187,7 +226,7 @@ class _Capture:
             raise CaptureError(f"{_where(node)}: {name} takes no tensor")
         env = mode.shape_env
         guards = len(env.guards) if env is not None else 0
-        with mode:
+        with mode, _descriptors_traced():
             traced = make_fx(run)(*values)
         if env is not None and len(env.guards) != guards:
             assumed = ", ".join(str(guard.expr) for guard in env.guards[guards:])
@@ -351,6 +390,7 @@ class _Call:
         self.params: list[tuple[Any, str, Any]] = []
         self.operands: dict[str, list[Any]] = {name: [] for name in user_kernels.OPERANDS}
         self.device_scalars: dict[str, DType] = {}
+        self.descriptors: dict[str, Mapping[str, Any]] = {}
         self._sort()
 
     def refuse(self, what: str) -> NoReturn:
@@ -365,7 +405,8 @@ class _Call:
             **kwargs["kwargs"],
         }
         if kwargs["tma_descriptor_metadata"]:
-            self.refuse("takes TMA descriptors made on the host: make them in the kernel")
+            self.refuse("takes descriptors of another kind than triton.tools.tensor_descriptor's")
+        self.descriptors = given.pop(_DESCRIPTORS, {})
         names = [param.name for param in self.function.params]
         for option in self.options:
             if option not in names:
@@ -391,7 +432,11 @@ class _Call:
         known = value.meta.get("val") if isinstance(value, Node) else value
         annotated: str = param.annotation_type
         if isinstance(known, torch.Tensor):
-            return self._pointer(param, known)
+            pointer = self._pointer(param, known)
+            if param.name not in self.descriptors:
+                return pointer
+            block = ", ".join(map(str, self.descriptors[param.name]["block"]))
+            return f"tensordesc<{pointer.lstrip('*k')}[{block}]>"
         if isinstance(known, (bool, torch.SymBool)):
             return self._known_kind(param, annotated or "i1")
         if isinstance(known, (float, torch.SymFloat)):
@@ -441,17 +486,25 @@ class _Call:
         ``mutated`` gives, of the names of pointers, those that the kernel may write to. A tensor
         that shares memory with such a one counts as written too: so both stay one memory.
         """
-        pointers = [param.name for param, kind, _ in self.params if kind.startswith("*")]
+        pointers = [
+            param.name for param, kind, _ in self.params if kind.startswith(("*", "tensordesc"))
+        ]
         written = mutated(pointers)
         storages = {_storage(value) for param, _, value in self.params if param.name in written}
         found = []
         for param, kind, value in self.params:
             aligned = not (param.do_not_specialize or param.do_not_specialize_on_alignment)
-            if kind.startswith("*"):
-                name = kind.removeprefix("*").removeprefix("k")
-                dtype = next(dtype for dtype, row in INFO.items() if row.triton == name)
+            if kind.startswith(("*", "tensordesc")):
+                dtype = DType(str(value.meta["val"].dtype).removeprefix("torch."))
                 operand = "written" if _storage(value) in storages else "read"
                 index = self._index(operand, (value, None))
+                if param.name in self.descriptors:
+                    said = self.descriptors[param.name]
+                    found.append(
+                        user_kernels.Param(param.name, operand, index, dtype, False, **said)
+                    )
+                    found += self._extents(param.name, value)
+                    continue
             else:
                 dtype = _SCALARS[kind]
                 known = value.meta.get("val") if isinstance(value, Node) else value
@@ -469,6 +522,25 @@ class _Call:
                     number = value if isinstance(value, Node) else self._wrapped(int(value), dtype)
                     index = self._index(operand, number, again=True)
             found.append(user_kernels.Param(param.name, operand, index, dtype, aligned))
+        return found
+
+    def _extents(self, name: str, value: Node) -> list[user_kernels.Param]:
+        """The parameters behind a descriptor: sizes, then strides."""
+        graph, tensor = value.graph, value.meta["val"]
+        found = []
+        with graph.inserting_before(self._node):
+            for what, target, dtype, extents in (
+                ("shape", torch.ops.aten.sym_size.int, DType.INT32, tensor.shape),
+                ("stride", torch.ops.aten.sym_stride.int, DType.INT64, tensor.stride()),
+            ):
+                for i, extent in enumerate(extents):
+                    number: Any = extent
+                    if not isinstance(extent, int):
+                        number = graph.call_function(target, (value, i))
+                        number.meta = _meta(self._node, extent)
+                    index = self._index("ints", number, again=True)
+                    place = f"{name}_{what}_{i}"
+                    found.append(user_kernels.Param(place, "ints", index, dtype, False))
         return found
 
     def _index(self, operand: str, value: Any, *, again: bool = False) -> int:
@@ -510,8 +582,13 @@ class _Builder:
         else:
             configs = [config.kwargs for config in call.configs]
             options = [self._options(call, config) for config in call.configs]
+        targets = [
+            target
+            for target in _TARGETS
+            if not call.descriptors or (target.kind == "sm" and target.capability >= 90)
+        ]
         texts = [
-            {str(target): self._build(call, own, option, target) for target in _TARGETS}
+            {str(target): self._build(call, own, option, target) for target in targets}
             for own, option in zip(configs, options, strict=True)
         ]
         modules = {text for by_target in texts for text, _ in by_target.values()}
@@ -622,7 +699,11 @@ def _driver(driver: Any) -> Iterator[None]:
 def _mutated(modules: Sequence[str], call: _Call, names: list[str]) -> set[str]:
     """The pointers that a kernel may write to, by PyTorch's analysis of its TTIR; all of them
     where that finds no answer."""
-    order = [param.name for param, _, _ in call.params]
+    order = []
+    for param, _, value in call.params:
+        order.append(param.name)
+        if param.name in call.descriptors:
+            order += [f"{param.name}.{i}" for i in range(2 * value.meta["val"].dim())]
     found: set[str] = set()
     for text in modules:
         found |= _written(text, order, [order.index(name) for name in names])

@@ -53,6 +53,10 @@ class Param:
     ``operand`` and ``index`` say which of the call's arguments it is. ``dtype`` is the pointee's
     for a pointer (``written``, ``read``). ``aligned`` is whether Triton would specialise the
     kernel on the address or number being a multiple of 16.
+
+    With a ``block`` it is a tensor map: of a tensor, read and written in blocks of that shape. The
+    parameters behind it are the tensor's sizes and strides. ``padding`` and ``round_to_tf32`` are
+    as in ``wrapgen.program.TensorMapArg``.
     """
 
     name: str
@@ -60,16 +64,21 @@ class Param:
     index: int
     dtype: DType
     aligned: bool
+    block: tuple[int, ...] = ()
+    padding: str = "zero"
+    round_to_tf32: bool = False
 
     @property
     def pointer(self) -> bool:
-        """Whether it is an address."""
+        """Whether it is an address, or describes what is there."""
         return self.operand in ("written", "read")
 
     @property
     def ttir_type(self) -> str:
         """The parameter's type in TTIR, such as ``!tt.ptr<f16>`` or ``i32``."""
         element = INFO[self.dtype].ttir
+        if self.block:
+            return f"!tt.tensordesc<tensor<{'x'.join(map(str, self.block))}x{element}>>"
         return f"!tt.ptr<{element}>" if self.pointer else element
 
 
@@ -141,7 +150,8 @@ def _kernel_data(kernel: UserKernel) -> dict[str, Any]:
         "location": kernel.location,
         "source": kernel.source,
         "params": [
-            dataclasses.asdict(param) | {"dtype": str(param.dtype)} for param in kernel.params
+            dataclasses.asdict(param) | {"dtype": str(param.dtype), "block": list(param.block)}
+            for param in kernel.params
         ],
         "configs": [
             {
@@ -205,6 +215,14 @@ def _parse_kernel(value: Any, ttir: Mapping[str, str], where: str) -> UserKernel
     fields.finish()
     if not kernel.configs:
         raise KernelFormatError(f"{where}.configs: is empty: expected one or more")
+    for i, param in enumerate(kernel.params):
+        rank = len(param.block)
+        behind = [(each.operand, each.dtype) for each in kernel.params[i + 1 : i + 1 + 2 * rank]]
+        sizes, strides = ("ints", DType.INT32), ("ints", DType.INT64)
+        if behind != [sizes] * rank + [strides] * rank:
+            raise KernelFormatError(
+                f"{where}.params[{i}]: expected its {rank} sizes and strides behind a tensor map"
+            )
     names = [param.name for param in kernel.params]
     if len(set(names)) != len(names):
         raise KernelFormatError(f"{where}.params: two have the same name")
@@ -233,7 +251,14 @@ def _parse_param(value: Any, where: str) -> Param:
         index=fields.integer("index", 0, 4095),
         dtype=DType(dtype),
         aligned=fields.boolean("aligned"),
+        block=tuple(fields.entries("block")),
+        padding=fields.text("padding", re.compile("zero|nan")),
+        round_to_tf32=fields.boolean("round_to_tf32"),
     )
+    if any(type(size) is not int or not 0 < size <= 1 << 20 for size in param.block):
+        raise KernelFormatError(f"{where}.block: is {list(param.block)}: expected positive sizes")
+    if param.block and not param.pointer:
+        raise KernelFormatError(f"{where}.block: is {list(param.block)}, but it is no tensor")
     fields.finish()
     floating = "float" in param.dtype
     if not param.pointer and floating != (operand == "floats"):
@@ -324,7 +349,9 @@ def _checked_ttir(text: Any, digest: str, where: str) -> str:
 
 
 _HEAD: Final = re.compile(rf"tt\.func public @{ENTRY}\((?P<params>[^\n]*)\) attributes ")
-_PARAM: Final = re.compile(r"(%\w+): ((?:!tt\.ptr<\w+>)|\w+)(?=, %|\Z)")
+_PARAM: Final = re.compile(
+    r"(%\w+): (!tt\.ptr<\w+>|!tt\.tensordesc<tensor<(?:\d+x)+\w+>>|\w+)(?=, %|\Z)"
+)
 
 
 def signature(text: str) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ import torch
 from torch.export import ExportedProgram
 
 from simulator.interpreter import Block, Memory, execute, parse
+from simulator.interpreter.values import MappedTensor
 from wrapgen import user_kernels
 from wrapgen.user_kernel_op import triton_kernel  # noqa: F401 (defines what is implemented here)
 from wrapgen.user_kernels import UserKernel, UserKernels
@@ -73,12 +74,18 @@ def _run(
                 if operand == "written":
                     copies.append((tensor, tensors[place]))
     memory, addresses, blocks = _memory(list(tensors.values()))
-    args: list[int | float] = []
+    args: list[int | float | MappedTensor] = []
     for param in kernel.params:
         if param.pointer:
             tensor = tensors[param.operand, param.index]
             start = addresses[tensor.untyped_storage().data_ptr()]
-            args.append(start + tensor.storage_offset() * tensor.element_size())
+            address = start + tensor.storage_offset() * tensor.element_size()
+            if param.block:
+                nan, tf32 = param.padding == "nan", param.round_to_tf32
+                shape, stride = tuple(tensor.shape), tensor.stride()
+                args.append(MappedTensor(address, shape, stride, nan=nan, tf32=tf32))
+            else:
+                args.append(address)
         elif param.operand == "ints":
             args.append(int(ints[param.index]))
         else:

@@ -10,6 +10,7 @@ import torch
 import triton
 from torch.library import triton_op, wrap_triton
 from triton import language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 SCALE: tl.constexpr = tl.constexpr(3.0)
 
@@ -93,6 +94,13 @@ def numbers(
     tl.store(out + 8, other.to(tl.float64))
 
 
+@triton.jit
+def doubled(x, out, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """out = 2 * x, both as tensor descriptors."""
+    at = [tl.program_id(0) * ROWS, tl.program_id(1) * COLUMNS]
+    out.store(at, 2 * x.load(at))
+
+
 class Model(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +128,13 @@ class Model(torch.nn.Module):
         wrap_triton(numbers)[(1,)](
             g, rows, rows * 2, rows + (1 << 40), 0.1, 0.1, 0.1, 0.1, True, False
         )
+        h = torch.empty_like(x)
+        wrap_triton(doubled)[(triton.cdiv(rows, 16), 3)](
+            TensorDescriptor.from_tensor(x, [16, 8]),
+            TensorDescriptor.from_tensor(h, [16, 8]),
+            ROWS=16,
+            COLUMNS=8,
+        )
         low, high = -4.0, 4.0
         twice = 2 * x
         return (
@@ -133,6 +148,8 @@ class Model(torch.nn.Module):
             torch.cat([twice[:, :8], twice[:, 8:16] + self.bias[8:16], twice[:, 16:]], 1),
             e + f,
             6 * x + self.bias,
+            h,
+            2 * x,
             g,
         )
 

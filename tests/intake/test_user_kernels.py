@@ -157,6 +157,10 @@ def build(content: dict[str, Any]) -> dict[str, Any]:
         (lambda c: one(c)["params"][0].update(index=-1), "expected an integer in 0.."),
         (lambda c: one(c)["params"][1].update(operand="floats"), "is none of floats"),
         (lambda c: one(c)["params"][1].update(name="x"), "two have the same name"),
+        (lambda c: one(c)["params"][0].update(block=[8]), "expected its 1 sizes and strides"),
+        (lambda c: one(c)["params"][0].update(block=[0]), "expected positive sizes"),
+        (lambda c: one(c)["params"][1].update(block=[8]), "but it is no tensor"),
+        (lambda c: one(c)["params"][0].update(padding="one"), "'one' is not of that form"),
         (lambda c: build(c).update(num_warps=3), "expected a power of two"),
         (lambda c: build(c).update(num_ctas=True), "expected an integer"),
         (

@@ -15,7 +15,7 @@ from tests.features import user_triton
 from wrapgen import intake
 from wrapgen.export import ExportError, export
 from wrapgen.lowering import LoweringError, lower
-from wrapgen.program import Launch, PointerArg, Program, ScalarArg
+from wrapgen.program import Launch, PointerArg, Program, ScalarArg, TensorMapArg
 from wrapgen.target import parse
 
 FEATURE = Path(user_triton.__file__)
@@ -54,7 +54,7 @@ def test_kernels_compute_what_the_operators_beside_them_do(feature: Any, rows: i
     result = simulator.run(directory / "lowered", weights, {"x": x, "y": y, "state": state})
 
     outputs = [result["outputs"][spec.name] for spec in program.outputs]
-    for ours, theirs in zip(outputs[:10:2], outputs[1:10:2], strict=True):
+    for ours, theirs in zip(outputs[:12:2], outputs[1:12:2], strict=True):
         torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(outputs[5], torch.cos(x) + weights["bias"])
     torch.testing.assert_close(result["inputs"]["state"], state + weights["bias"])
@@ -62,7 +62,7 @@ def test_kernels_compute_what_the_operators_beside_them_do(feature: Any, rows: i
     bf16 = float(torch.tensor(0.1, dtype=torch.bfloat16))
     fp32 = float(torch.tensor(0.1, dtype=torch.float32))
     expected = [rows, 2 * rows, rows + (1 << 40), fp32, 0.1, fp16, bf16, 1.0, 0.0]
-    assert outputs[10].tolist() == [float(number) for number in expected]
+    assert outputs[12].tolist() == [float(number) for number in expected]
 
 
 def test_what_is_promised_of_arguments(feature: Any) -> None:
@@ -248,6 +248,41 @@ def test_a_float_that_depends_on_sizes(tmp_path: Path) -> None:
     x = torch.randn(70)
     (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
     torch.testing.assert_close(out, x / 70)
+
+
+def test_tensors_passed_as_descriptors(tmp_path: Path) -> None:
+    """They become tensor maps: of an argument, and of what the kernel writes."""
+    src = model(
+        tmp_path,
+        """
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        @triton.jit
+        def double(x, out, BLOCK: tl.constexpr):
+            row, column = tl.program_id(0) * BLOCK, tl.program_id(1) * BLOCK
+            out.store([row, column], 2 * x.load([row, column]))
+        """,
+        """
+        out = torch.empty_like(x)
+        wrap_triton(double)[(triton.cdiv(x.shape[0], 32), 3)](
+            TensorDescriptor.from_tensor(x, [32, 32]),
+            TensorDescriptor.from_tensor(out, [32, 32]),
+            BLOCK=32,
+        )
+        return out + 1
+        """,
+        '(torch.randn(40, 96),), dynamic_shapes=({0: torch.export.Dim("n", min=2, max=99)},)',
+    )
+    program, weights = build(src, tmp_path)
+    (launch,) = launches(program, "double")
+    maps = [arg for arg in launch.args if isinstance(arg, TensorMapArg)]
+    assert [arg.access for arg in maps] == ["read", "write"]
+    assert [arg.shape for arg in maps] == [("s0", 96)] * 2
+    x = torch.randn(70, 96)
+    (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
+    torch.testing.assert_close(out, 2 * x + 1)
+    with pytest.raises(LoweringError, match="exported for sm_90, not for sm_80"):
+        lower(tmp_path / "graph.json", parse("sm_80"), tmp_path / "other")
 
 
 def test_the_archive_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:

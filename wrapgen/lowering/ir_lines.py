@@ -43,6 +43,7 @@ from wrapgen.program import (
     ScalarArg,
     SourceNode,
     Step,
+    TensorMapArg,
     While,
 )
 
@@ -313,7 +314,7 @@ class _Translation:
                 divisible.append(False)
         built = self._builder.add(self._own.build(line.kernel, tuple(divisible)))
         args: list[Arg] = []
-        for param, value in zip(kernel.params, values, strict=True):
+        for i, (param, value) in enumerate(zip(kernel.params, values, strict=True)):
             if not param.pointer:
                 number = value if isinstance(value, str) else self._dim(value)
                 args.append(ScalarArg(dtype=param.dtype, value=number))
@@ -323,7 +324,27 @@ class _Translation:
                 # What nothing has written yet, the kernel can but write.
                 fresh = value.space in ("arena", "output") and value.name not in self._written
                 access = "write" if fresh else "read_write"
-            args.append(PointerArg(ref=self._ref(value), access=access))
+            if not param.block:
+                args.append(PointerArg(ref=self._ref(value), access=access))
+                continue
+            if not self._divisible(value.offset):
+                raise LoweringError(
+                    f"cannot lower the model: the Triton kernel {kernel.name} takes {param.name} as"
+                    " a tensor descriptor, whose address is a multiple of 16, and gets a view that"
+                    " begins elsewhere: pass a copy, x.clone()"
+                )
+            rank = len(param.block)
+            extents = [self._dim(each) for each in values[i + 1 : i + 1 + 2 * rank]]
+            args.append(
+                TensorMapArg(
+                    ref=self._ref(value),
+                    access=access,
+                    shape=tuple(extents[:rank]),
+                    strides=tuple(extents[rank:]),
+                    padding="nan" if param.padding == "nan" else "zero",
+                    round_to_tf32=param.round_to_tf32,
+                )
+            )
         for name, _ in line.written:
             self._unnamed(name)
         chosen = self._own.choose(line.kernel)

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -29,7 +29,7 @@ from wrapgen.lowering.kernel import Builder, Built
 from wrapgen.program import Kernel, KernelParam
 from wrapgen.target import Target
 from wrapgen.user_kernel_op import triton_kernel
-from wrapgen.user_kernels import Build, UserKernel, UserKernels
+from wrapgen.user_kernels import Build, Param, UserKernel, UserKernels
 
 
 @dataclasses.dataclass
@@ -226,9 +226,7 @@ class UserBuilder:
             num_stages=build.num_stages,
             num_ctas=build.num_ctas,
             params=tuple(
-                compiler.Param(
-                    param.name, "pointer" if param.pointer else "scalar", param.dtype, False
-                )
+                compiler.Param(param.name, _kind(param), param.dtype, False, param.block)
                 for param in kernel.params
             ),
         )
@@ -266,9 +264,10 @@ class UserBuilder:
             params=tuple(
                 KernelParam(
                     name=param.name,
-                    kind="pointer" if param.pointer else "scalar",
+                    kind=_kind(param),
                     dtype=param.dtype,
                     divisible_by_16=promise,
+                    block=param.block,
                 )
                 for param, promise in zip(kernel.params, promises, strict=True)
             ),
@@ -289,6 +288,12 @@ class UserBuilder:
             meta={},
             config=config.constants,
         )
+
+
+def _kind(param: Param) -> Literal["pointer", "scalar", "tensor_map"]:
+    if param.block:
+        return "tensor_map"
+    return "pointer" if param.pointer else "scalar"
 
 
 def _readable(kernel: UserKernel, made: Kernel) -> str:
