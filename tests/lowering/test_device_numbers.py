@@ -110,6 +110,23 @@ def test_a_number_is_what_was_there_when_it_was_read(tmp_path: Path) -> None:
     assert result["inputs"]["n"].item() == 6
 
 
+class Branch(nn.Module):
+    def forward(self, p: torch.Tensor, x: torch.Tensor, n: torch.Tensor) -> Any:
+        return torch.cond(p, lambda x, n: x * n.item(), lambda x, n: x + 1, (x, n))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_in_a_branch(taken: bool, tmp_path: Path) -> None:
+    graph = tmp_path / "graph.json"
+    x = torch.randn(4)
+    example = (torch.tensor(True), x, torch.tensor(3.0))
+    support.write_graph(support.export(Branch(), example), graph)
+    lower(graph, parse("sm_90"), tmp_path / "lowered")
+    given = {"p": torch.tensor(taken), "x": x, "n": torch.tensor(5.0)}
+    (out,) = simulator.run(tmp_path / "lowered", {}, given)["outputs"].values()
+    torch.testing.assert_close(out, 5 * x if taken else x + 1)
+
+
 class Size(nn.Module):
     def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
         k = n.item()

@@ -226,6 +226,44 @@ def test_a_block_without_gradients(tmp_path: Path) -> None:
     torch.testing.assert_close(out, x + 1)
 
 
+def test_kernels_on_weights_and_between_convolutions(tmp_path: Path) -> None:
+    """What depends on weights alone runs when they are loaded. In place, a kernel finds a
+    convolution's result laid out as in the export, and the next convolution finds what it wrote."""
+    src = model(
+        tmp_path,
+        """
+        @triton.jit
+        def increase(x, n, BLOCK: tl.constexpr):
+            at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+            tl.store(x + at, tl.load(x + at, mask=at < n) + at, mask=at < n)
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.linspace(-1, 1, 144).reshape(4, 4, 3, 3))
+
+            def forward(self, x):
+                weight = self.weight * 1
+                wrap_triton(increase)[(1,)](weight, 144, BLOCK=256)
+                y = torch.nn.functional.conv2d(x, self.weight, padding=1)
+                wrap_triton(increase)[(4,)](y, y.numel(), BLOCK=256)
+                return torch.nn.functional.conv2d(y, weight, padding=1)
+        """,
+        "return Net()(x)",
+        "(torch.randn(1, 4, 16, 16),)",
+    )
+    src.write_text(src.read_text().replace("export(Model()", "export(Net()"))
+    program, weights = build(src, tmp_path)
+    kernels = {step.kernel for step in program.folding.steps if isinstance(step, Launch)}
+    assert any(kernel.startswith("increase_") for kernel in kernels)
+    x = torch.randn(1, 4, 16, 16)
+    (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
+    y = torch.nn.functional.conv2d(x, weights["weight"], padding=1)
+    y += torch.arange(1024).view_as(y)
+    weight = weights["weight"] + torch.arange(144).view(4, 4, 3, 3)
+    torch.testing.assert_close(out, torch.nn.functional.conv2d(y, weight, padding=1))
+
+
 def test_a_float_that_depends_on_sizes(tmp_path: Path) -> None:
     """It is computed on the device."""
     src = model(

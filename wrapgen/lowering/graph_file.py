@@ -15,7 +15,7 @@ from torch._export.serde import schema, serialize
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -89,7 +89,10 @@ def read(path: Path) -> GraphFile:
         for node in serialised["graph_module"]["graph"]["nodes"]
         if node.get("name")
     }
-    device_numbers.keep(program.graph, sources)
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            device_numbers.keep(module.graph, sources)
+            module.recompile()
     symbols, made = _declare(program, serialised.get("guards_code", ()))
     mode = symbols.fake_mode()
     weights = _use_fakes(program, symbols, made, mode)
