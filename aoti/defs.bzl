@@ -49,7 +49,7 @@ load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 aoti_export = _aoti_export
 aoti_test = _aoti_test
 
-def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs):
+def aoti_library(name, model, targets, weights = "external", options = [], test = {}, **kwargs):
     """A model as a C++ library, a shared library, an archive to deploy, and a test.
 
     Declares:
@@ -73,6 +73,8 @@ def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs
       targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
         PTX, which the driver of a newer GPU compiles when the model is loaded.
       weights: `external`: the library is told at run time where the file with the weights is.
+      options: ways to make kernels that are not always the faster ones: `cooperative_reductions`,
+        `dependent_launch` (docs/generator.md). One that a target cannot use changes nothing for it.
       test: attributes of the test, such as `{"size": "small", "sizes": {"batch": ["1", "8"]}}`; see
         `aoti_test`. Its `tags` are in addition to the library's. `None` declares no test.
       **kwargs: attributes that all rules have, for all targets.
@@ -82,6 +84,7 @@ def aoti_library(name, model, targets, weights = "external", test = {}, **kwargs
         model = model,
         targets = targets,
         weights = weights,
+        options = options,
         **kwargs
     )
     aoti_shared_library(

@@ -69,6 +69,7 @@ def build(
     *,
     num_shards: int = 8,
     jobs: int = 1,
+    options: Sequence[str] = (),
     link: bool = True,
     debug_modes: Sequence[str] = (),
 ) -> None:
@@ -81,6 +82,7 @@ def build(
       out: the directory to write, whole or not at all. One that an earlier build wrote is replaced.
       num_shards: in how many shards kernels are compiled.
       jobs: how many kernels are compiled at a time. No output depends on it.
+      options: of lowering (wrapgen/options.py).
       link: whether to compile and link the C++ as well. Where there is no compiler, or its headers
         are missing, that is said and the sources are the result.
       debug_modes: what the model does besides, for debugging: some of ``codegen.debug.MODES``.
@@ -98,7 +100,7 @@ def build(
         made = Path(scratch) / "out"
         made.mkdir(mode=0o777)
         with _progress(2 + 2 * len({target.lowering for target in targets}) + link) as stage:
-            _steps(model, name, targets, made, num_shards, jobs, debug_modes, stage)
+            _steps(model, name, targets, made, num_shards, jobs, options, debug_modes, stage)
             if link:
                 stage("linking")
                 _link(name, platform, made, Path(scratch), debug_modes, stage)
@@ -162,6 +164,7 @@ def _steps(
     out: Path,
     num_shards: int,
     jobs: int,
+    options: Sequence[str],
     debug_modes: Sequence[str],
     stage: _Stage,
 ) -> None:
@@ -181,7 +184,14 @@ def _steps(
     kernels: list[Path] = []
     for lowering in sorted({target.lowering for target in targets}):
         stage(f"lowering for {lowering}")
-        lower(graph, lowering, out / str(lowering), num_shards=num_shards, progress=stage.detail)
+        lower(
+            graph,
+            lowering,
+            out / str(lowering),
+            num_shards=num_shards,
+            options=options,
+            progress=stage.detail,
+        )
         programs[lowering] = out / str(lowering) / "program.json"
         ours = [target for target in targets if target.lowering == lowering]
         stage(f"compiling kernels for {', '.join(map(str, sorted(ours)))}")

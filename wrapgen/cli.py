@@ -28,6 +28,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from wrapgen.options import OPTIONS, OptionError
+from wrapgen.options import check as check_options
 from wrapgen.target import Target, TargetError, parse
 
 SHARDS = 8
@@ -102,6 +104,14 @@ def program(text: str) -> tuple[Target, Path]:
     return target(name), Path(path)
 
 
+def option(text: str) -> str:
+    """Parses the name of an option of lowering."""
+    try:
+        return check_options([text])[0]
+    except OptionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def shards(text: str) -> int:
     """Parses a number of shards."""
     try:
@@ -168,12 +178,25 @@ def _add_target(parser: Any, text: str) -> None:
     )
 
 
+def _add_option(parser: Any) -> None:
+    parser.add_argument(
+        "--option",
+        type=option,
+        action="append",
+        default=[],
+        metavar="NAME",
+        dest="options",
+        help="; ".join(f"{name}: {text}" for name, text in OPTIONS.items()) + "; repeatable",
+    )
+
+
 def _add_build(parser: Any) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.pt2")
     parser.add_argument("--name", help="what C++ calls the model; default: the file's name")
     _add_target(parser, "what to build for")
     parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
     parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    _add_option(parser)
     _add_instrument(parser)
     parser.add_argument("--no-link", action="store_true", help="stop at the generated sources")
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT")
@@ -189,6 +212,7 @@ def _build(args: argparse.Namespace) -> None:
         args.out,
         num_shards=args.shards,
         jobs=args.jobs,
+        options=args.options,
         link=not args.no_link,
         debug_modes=args.instrument,
     )
@@ -258,13 +282,14 @@ def _add_lower(parser: Any) -> None:
     parser.add_argument("graph", type=Path, metavar="graph.json")
     parser.add_argument("--target", type=target, required=True)
     parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
+    _add_option(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
 def _lower(args: argparse.Namespace) -> None:
     from wrapgen.lowering import lower
 
-    lower(args.graph, args.target, args.out, num_shards=args.shards)
+    lower(args.graph, args.target, args.out, num_shards=args.shards, options=args.options)
 
 
 def _add_compile(parser: Any) -> None:

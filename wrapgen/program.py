@@ -402,12 +402,14 @@ class Program:
     """One model lowered for one target. ``target`` is the SASS target, such as ``sm_90``.
 
     ``constants`` are the buffers that ``folding`` writes and ``main`` reads. ``fixed`` is for a
-    reader. Symbols occur in neither ``constants`` nor ``folding``.
+    reader, and so are ``options``, those of lowering that held (wrapgen/options.py). Symbols occur
+    in neither ``constants`` nor ``folding``.
     """
 
     schema_version: int
     target: str
     num_shards: int
+    options: tuple[str, ...] = ()
     symbols: tuple[Symbol, ...]
     constraints: tuple[Constraint, ...] = ()
     inputs: tuple[InputSpec, ...]

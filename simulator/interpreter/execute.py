@@ -240,7 +240,7 @@ class _Scan:
             for region in op.regions:
                 for nested in region:
                     inner = max(inner, self._block(nested, used, looped=inside))
-            if op.name == "scf.while" and _waits(op.regions[0][0]):
+            if op.name == "scf.while" and (_waits(op.regions[0][0]) or _polls(op)):
                 self.waits = True
             if op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
                 if op.results[0] in used:
@@ -264,6 +264,11 @@ def _waits(condition: Block) -> bool:
     return any(op.name in ("tt.load", "tt.atomic_rmw", "tt.atomic_cas") for op in condition.ops)
 
 
+def _polls(loop: Op) -> bool:
+    """Whether a loop's body asks memory, by atomic operations, for what its condition needs."""
+    return any(op.name in ("tt.atomic_rmw", "tt.atomic_cas") for op in loop.regions[1][0].ops)
+
+
 def _collect_uses(blocks: Sequence[Block], used: set[int]) -> None:
     for block in blocks:
         for op in block.ops:
@@ -272,6 +277,14 @@ def _collect_uses(blocks: Sequence[Block], used: set[int]) -> None:
                 used.update(operands)
             for region in op.regions:
                 _collect_uses(region, used)
+
+
+def _unchanged(before: Sequence[Value], after: Sequence[Value]) -> bool:
+    """Whether what an iteration carries on is what it was given; of pointers no is said."""
+    return all(
+        isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+        for a, b in zip(before, after, strict=True)
+    )
 
 
 class _Frame:
@@ -527,10 +540,15 @@ class _Machine:
         index = torch.arange(frame.count)
         inner = frame
         parts: list[tuple[Tensor, list[Value]]] = []
-        waits = _waits(before)
+        waits, polls = _waits(before), _polls(op)
+        spins = 0  # iterations that changed nothing
+        turns = self.launch.turns
         for i in range(MAX_SPINS if waits else 1 << 31):
             if waits and i:
                 self._wait(op, inner)
+            if spins > MAX_SPINS:
+                break
+            changes = turns.changes if turns is not None else 0
             inner.values.update(zip(before.arguments, carried, strict=True))
             last = self.block(before, inner)
             assert last is not None and last.name == "scf.condition"
@@ -548,7 +566,13 @@ class _Machine:
                 inner = frame.subset(index, self.launch)
             inner.values.update(zip(after.arguments, passed, strict=True))
             last = self.block(after, inner)
+            previous = carried
             carried = [inner.get(number) for number in last.operands] if last else []
+            if polls and _unchanged(previous, carried):
+                spins += 1
+                # It found nothing new and wrote nothing: it will go on like this until others do.
+                if turns is not None and turns.changes == changes:
+                    self._wait(op, inner)
         raise self._stuck(op, inner, f"a loop did not end after {MAX_SPINS} iterations")
 
     def _wait(self, op: Op, frame: _Frame) -> None:

@@ -75,9 +75,9 @@ class _Search:
                 known[argument] = _of(known, [operand])
             for _ in range(2):
                 self._block(body, known, function)
-                for argument, operand in zip(
-                    body.arguments[1:], body.ops[-1].operands, strict=True
-                ):
+                # A loop that carries nothing ends in whatever its last operation is.
+                carried = body.ops[-1].operands if len(body.arguments) > 1 else []
+                for argument, operand in zip(body.arguments[1:], carried, strict=True):
                     known[argument] = _of(known, [argument, operand])
             return _of(known, body.arguments[1:])
         sources = _of(known, op.operands)

@@ -576,6 +576,8 @@ class _Reader:
                 op.operands += group
             elif self._peek("{") or self._peek("<{"):
                 op.attributes.update(self._attributes())
+            elif self._take("->"):  # no operands, so no types of theirs
+                op.result_types = self._types()
             elif self._take(":"):
                 if not self._peek("%"):  # tt.print has a second colon before its operands
                     op.types, op.result_types = self._signature()

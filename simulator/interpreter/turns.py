@@ -36,6 +36,11 @@ class Turns:
         self._changes = 0
         self._seen: dict[int, int] = {}
 
+    @property
+    def changes(self) -> int:
+        """Rises with each change of memory."""
+        return self._changes
+
     def changed(self) -> None:
         """Notes that memory may have changed."""
         self._changes += 1

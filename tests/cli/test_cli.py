@@ -37,9 +37,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return seen
 
 
-def test_lower(calls: list[Any]) -> None:
-    assert cli.main(["lower", "g.json", "--target", "sm_90", "-o", "out"]) == 0
-    assert calls == [("lower", (Path("g.json"), parse("sm_90"), Path("out")), {"num_shards": 8})]
+def test_lower(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["lower", "g.json", "--target", "sm_90", "-o", "out"]
+    names = ["dependent_launch", "cooperative_reductions"]
+    assert cli.main(argv) == 0
+    assert cli.main([*argv, *(f"--option={name}" for name in names)]) == 0
+    at = (Path("g.json"), parse("sm_90"), Path("out"))
+    assert calls == [
+        ("lower", at, {"num_shards": 8, "options": options}) for options in ([], names)
+    ]
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--option=fast"])
+    assert (
+        "unknown option 'fast': expected one of cooperative_reductions" in capsys.readouterr().err
+    )
 
 
 def test_compile(calls: list[Any]) -> None:

@@ -78,6 +78,12 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 """Inductor's configuration wherever it differs from, or must not differ from, the defaults."""
 
+OPTIONS: Final = {
+    "cooperative_reductions": "triton.cooperative_reductions",
+    "dependent_launch": "triton.enable_pdl",
+}
+"""What Inductor calls the options of ``wrapgen.options``."""
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelSource:
@@ -137,7 +143,12 @@ class Lowered:
 
 
 def lower_graph(
-    module: GraphModule, inputs: Sequence[Any], mode: Any, device: Device, cache: Path
+    module: GraphModule,
+    inputs: Sequence[Any],
+    mode: Any,
+    device: Device,
+    cache: Path,
+    options: Sequence[str] = (),
 ) -> Lowered:
     """Lowers a decomposed graph of static shapes, inside ``declared(device)``.
 
@@ -147,9 +158,11 @@ def lower_graph(
       mode: their ``FakeTensorMode``.
       device: the declared device.
       cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
+      options: those of ``wrapgen.options`` that hold.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_settings(mode, cache))
+        stack.enter_context(config.patch({OPTIONS[name]: True for name in options}))
         stack.enter_context(_own_backend())
         stack.enter_context(_deterministic_choice(device))
         stack.enter_context(templates.installed(device))

@@ -210,7 +210,7 @@ class _Translation:
         if name in direct:
             self._memory[name] = _Place(direct[name].space, direct[name].name)
             return
-        dtype = dtype_of(node.get_dtype())
+        dtype = dtype_of(_signed(node.get_dtype()))
         shape = tuple(node.get_size())
         if isinstance(node, WorkspaceArg):
             strides: tuple[Any, ...] = (sympy.S.One,)
@@ -272,6 +272,10 @@ class _Translation:
                 " operands to float32 before, and back afterwards"
             ) from error
         access = _accesses(built)
+        for param, position in zip(built.kernel.params, built.arguments, strict=True):
+            # What holds nothing yet the kernel writes before it reads it.
+            if _is_workspace(param.name) and not self._holds(line.call_args[position]):
+                access[param.name] = "write"
         args: list[Arg] = []
         for param, position in zip(built.kernel.params, built.arguments, strict=True):
             value = line.call_args[position]
@@ -369,6 +373,12 @@ class _Translation:
         self._written.add(block)
         if block in self._buffers:
             self._buffers[block] = dataclasses.replace(self._buffers[block], node="")
+
+    def _holds(self, name: str) -> bool:
+        """Whether a workspace was written, if only with zeros."""
+        block = self._memory[name].name
+        filled = (step.dst.name for step in self._steps if isinstance(step, Fill))
+        return block in self._written or block in filled
 
     def _first_value(self, name: str) -> None:
         """Notes that a launch writes a buffer by this name.
@@ -482,6 +492,15 @@ def _buffer_of(node: Any) -> Any:
     return node if isinstance(node, ir.Buffer) else None
 
 
+def _signed(dtype: torch.dtype) -> torch.dtype:
+    """Semaphores are unsigned, which says nothing of memory."""
+    return torch.int32 if dtype == torch.uint32 else dtype
+
+
+def _is_workspace(name: str) -> bool:
+    return name.startswith(("ws_ptr", "sem_ptr"))
+
+
 Access = Literal["read", "write", "read_write"]
 
 
@@ -495,7 +514,7 @@ def _accesses(built: Built) -> dict[str, Access]:
     access: dict[str, Access] = {}
     for param in built.kernel.params:
         name = param.name
-        if name.startswith(("ws_ptr", "sem_ptr")):
+        if _is_workspace(name):
             access[name] = "read_write"
         elif name.startswith(("out_ptr", "in_out_ptr")):
             access[name] = "read_write" if name in built.loaded else "write"

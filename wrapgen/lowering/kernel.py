@@ -32,6 +32,7 @@ from wrapgen.program import Kernel, KernelParam
 from wrapgen.target import Device
 
 _DTYPES: Final = {info.triton: dtype for dtype, info in INFO.items()}
+_GRID_WAIT: Final = "griddepcontrol.wait"
 _MASK: Final = "kernel"
 """The function's name while its content is digested."""
 
@@ -108,6 +109,12 @@ class Builder:
             "num_ctas": num_ctas,
         }
         ttir = make_ttir(record.function, signature, constants, attributes, options, self._device)
+        cooperative = bool(record.triton_meta.get("launch_cooperative_grid"))
+        # Whoever does not wait for the kernel before it must not be started before its end. And one
+        # whose programs wait for each other starts whole.
+        dependent = bool(record.triton_meta.get("launch_pdl")) and _GRID_WAIT in ttir
+        launch = {"cooperative": cooperative, "launch_pdl": dependent and not cooperative}
+        options |= {name: True for name, holds in launch.items() if holds}
         digest = hashlib.sha256(
             json.dumps([ttir, options, template], sort_keys=True).encode()
         ).hexdigest()[:12]
@@ -127,6 +134,7 @@ class Builder:
             num_ctas=num_ctas,
             template=template,
             config={name: _plain(value) for name, value in sorted(constants.items())},
+            **launch,
         )
         call_order = list(record.triton_meta["signature"])
         return Built(
@@ -266,7 +274,8 @@ def _stem(record: _Record, template: str) -> str:
 
 def _param(index: int, name: str, kind: str, attributes: Mapping[Any, Any]) -> KernelParam:
     pointer = kind.startswith("*")
-    dtype = _DTYPES.get(kind.removeprefix("*"))
+    # Semaphores are unsigned, which TTIR does not say.
+    dtype = DType.INT32 if kind == "*u32" else _DTYPES.get(kind.removeprefix("*"))
     if dtype is None:
         raise LoweringError(f"a kernel has a parameter of unknown type {kind}: {name}")
     return KernelParam(

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
+from wrapgen import options as options_module
 from wrapgen import program as program_file
 from wrapgen import set_condition, sizes
 from wrapgen.lowering import control, folding, graph_file, inductor, ir_lines, passes, rewrites
@@ -46,6 +47,7 @@ def lower(
     out: Path,
     *,
     num_shards: int = 8,
+    options: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Program:
     """Lowers a model for one target.
@@ -57,9 +59,12 @@ def lower(
         ``sources/*.py``. It must be missing, empty or a previous result, which is replaced; on
         failure it stays as it was.
       num_shards: how many shards the kernels are spread over, by their content.
+      options: names of ``wrapgen.options.OPTIONS``; those that do not hold for the target change
+        nothing.
       progress: called with a line of text as each part begins.
 
     Raises:
+      OptionError: an option is not known.
       LoweringError: the model needs something that cannot be built; the message lists it all.
         Or ``out`` holds something else, or the environment would change the result.
     """
@@ -67,6 +72,7 @@ def lower(
     _check_directory(out)
     say = progress or _silent
     target = target.lowering
+    holding = options_module.that_hold(options_module.check(options), target)
     with warnings.catch_warnings(), sizes.general():
         # PyTorch warns of itself, each time a program is decomposed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
@@ -76,7 +82,8 @@ def lower(
         say("decomposing")
         module, strides, mutated = simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-            state = State(read, target, Builder(target.device, num_shards, Path(scratch)))
+            builder = Builder(target.device, num_shards, Path(scratch))
+            state = State(read, target, builder, holding)
             parts = state.divide(module, strides)
             names = _constant_names(parts.constants, read.names)
             say("lowering the constant-folding program")
@@ -151,8 +158,15 @@ def _is_build_system_s(path: Path) -> bool:
 class State:
     """What lowering the two parts of a model shares."""
 
-    def __init__(self, read: graph_file.GraphFile, target: Target, builder: Builder) -> None:
+    def __init__(
+        self,
+        read: graph_file.GraphFile,
+        target: Target,
+        builder: Builder,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.read = read
+        self.options = options
         self.target = target
         self.builder = builder
         self.own = UserBuilder(read.kernels, target, builder)
@@ -193,7 +207,9 @@ class State:
     ) -> ir_lines.Translated:
         """Lowers a graph without branches and loops; ``known`` has all of its placeholders."""
         inputs = passes.propagate(module, self.mode)
-        lowered = inductor.lower_graph(module, inputs, self.mode, self.target.device, cache)
+        lowered = inductor.lower_graph(
+            module, inputs, self.mode, self.target.device, cache, self.options
+        )
         self.offences += [self._offence(missing) for missing in lowered.missing]
         if self.offences:
             return _NOTHING
@@ -270,6 +286,7 @@ def _program(
         schema_version=program_file.SCHEMA_VERSION,
         target=str(state.target),
         num_shards=num_shards,
+        options=state.options,
         symbols=symbols.public,
         constraints=symbols.constraints,
         inputs=tuple(

@@ -2,7 +2,7 @@
 
 load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
 
-def lower(actions, *, toolchain, graph, target, directory):
+def lower(actions, *, toolchain, graph, target, options, directory):
     """Declares the action `AotiLower`, which weights' values have no part in.
 
     Args:
@@ -10,6 +10,7 @@ def lower(actions, *, toolchain, graph, target, directory):
       toolchain: `AotiToolchainInfo`.
       graph: `File`, the graph.
       target: the machine-code target to lower for, such as `sm_90`.
+      options: names of options of lowering.
       directory: where to declare the outputs, relative to the package.
 
     Returns:
@@ -25,6 +26,7 @@ def lower(actions, *, toolchain, graph, target, directory):
     arguments.add(graph)
     arguments.add("--target", target)
     arguments.add("--shards", toolchain.shards)
+    arguments.add_all(options, before_each = "--option")
     arguments.add("-o", program.dirname)
     actions.run(
         executable = toolchain.lower,

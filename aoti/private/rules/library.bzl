@@ -46,6 +46,7 @@ def _program(ctx, toolchain, graph, target, targets):
         toolchain = toolchain,
         graph = graph,
         target = target,
+        options = ctx.attr.options,
         directory = "%s.programs/%s" % (ctx.label.name, target),
     )
     kernels = []
@@ -191,6 +192,9 @@ aoti_library_rule = rule(
             doc = "The `.pt2` file.",
             allow_single_file = [".pt2"],
             mandatory = True,
+        ),
+        "options": attr.string_list(
+            doc = "Options of lowering, such as `cooperative_reductions`.",
         ),
         "targets": attr.string_list(
             doc = "What to build for, such as `sm_90` or `compute_90`.",
