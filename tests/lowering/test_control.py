@@ -170,6 +170,21 @@ class Size(nn.Module):
         return torch.cond(x.shape[0] > 4, torch.sin, torch.cos, (x,))
 
 
+class SizeAsTensor(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = torch.full((), x.shape[0]) > 4
+        y: torch.Tensor = torch.cond(large, torch.sin, torch.cos, (x,))
+        return y
+
+
+def test_a_size_decides(tmp_path: Path) -> None:
+    """As the advice has it."""
+    shapes = ({0: torch.export.Dim("batch", min=1, max=9)},)
+    lowered = Lowered(tmp_path, SizeAsTensor(), torch.randn(4, 4), dynamic=shapes)
+    for size in (1, 4, 5, 9):
+        lowered.check(torch.randn(size, 4))
+
+
 class Scan(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         def step(carry: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,10 +198,21 @@ class Inside(nn.Module):
         return torch.cond(x.sum() > 0, torch.linalg.det, torch.sum, (x,))
 
 
+class Random(nn.Module):
+    """A draw in a loop from a seed would be the same in each round."""
+
+    def forward(self, seed: torch.Tensor) -> Any:
+        def body(i: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return i + 1, y + torch.rand(4) + seed.sum()
+
+        return torch.while_loop(lambda i, y: i < 5, body, (counter(), torch.zeros(4)))[1]
+
+
 @pytest.mark.parametrize(
     ("model", "dynamic", "message"),
     [
-        (Size(), True, "make a tensor of it, with `torch.full"),
+        (Random(), False, "draw them outside of it"),
+        (Size(), True, "such as `torch.full((), x.shape[0]) > 4`"),
         (Scan(), False, "control flow other than cond, while_loop and map"),
         (Inside(), False, "aten._linalg_det"),
     ],

@@ -27,7 +27,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from wrapgen import set_condition
 from wrapgen.dtype import INFO
-from wrapgen.lowering import folding, passes, rewrites
+from wrapgen.lowering import errors, folding, passes, rewrites
 from wrapgen.lowering.declared_device import CUDA
 from wrapgen.lowering.graph_file import dtype_of
 from wrapgen.lowering.ir_lines import Result, Translated
@@ -68,12 +68,27 @@ def graphs(module: GraphModule) -> Iterator[GraphModule]:
 
 
 def refusals(module: GraphModule, platform: str) -> Iterator[tuple[Node, str]]:
-    """Yields the nodes that call a graph and cannot be lowered, with the reason, a clause."""
-    for each in graphs(module):
-        for node in passes.higher_order(each.graph):
-            reason = _refusal(node, platform)
-            if reason:
-                yield node, reason
+    """Yields the nodes that call a graph and cannot be lowered, and those in such a graph that
+    draw random numbers, which would be the same in each round; with the reason, a clause."""
+    for caller in passes.higher_order(module.graph):
+        reason = _refusal(caller, platform)
+        if reason:
+            yield caller, reason
+        for operand in caller.all_input_nodes:
+            inside = getattr(module, str(operand.target), None)
+            if operand.op != "get_attr" or not isinstance(inside, GraphModule):
+                continue
+            for node in inside.graph.nodes:
+                if node.op == "call_function":
+                    node.meta["custom"] = _custom(caller)
+                    if folding.is_random(node):
+                        yield node, errors.RANDOM_INSIDE
+            yield from refusals(inside, platform)
+
+
+def _custom(caller: Node) -> dict[str, Any]:
+    """What the nodes of a graph have in ``meta["custom"]`` that a node calls."""
+    return {passes.ORIGIN: passes.origins(caller), passes.INSIDE: True}
 
 
 def _refusal(node: Node, platform: str) -> str:
@@ -83,8 +98,8 @@ def _refusal(node: Node, platform: str) -> str:
         return "branches and loops need CUDA graphs that decide, which AMD's GPUs do not have"
     if node.target is COND and not isinstance(_value(node.args[0]), torch.Tensor):
         return (
-            "its predicate is a number of the host's, which sizes decide: make a tensor of it, with"
-            " `torch.full((), size > 4)`"
+            "its predicate is a number of the host's, which sizes decide: make a tensor of it, "
+            "such as `torch.full((), x.shape[0]) > 4`"
         )
     if node.target is WHILE and not all(
         isinstance(_value(each), torch.Tensor) for each in _sequence(node.args[2])
@@ -129,11 +144,15 @@ def _expand_map(module: GraphModule, node: Node) -> None:
     assert isinstance(body_attribute, Node)
     body = getattr(module, str(body_attribute.target))
     rows = _value(_sequence(over)[0]).shape[0]
+    before = set(module.graph.nodes)
     with module.graph.inserting_before(node):
         if isinstance(rows, int) and rows <= FEW_ROWS:
             results = _row_by_row(module, body, rows, list(over), list(others))
         else:
             results = _loop_over_rows(module, node, body, list(over), list(others))
+    for made in module.graph.nodes:
+        if made not in before and made.op == "call_function":
+            made.meta["custom"] = {passes.ORIGIN: passes.origins(node)}
     for getitem in list(node.users):
         getitem.replace_all_uses_with(results[getitem.args[1]])
         module.graph.erase_node(getitem)
@@ -229,7 +248,6 @@ def _loop_over_rows(
         )
         empty.append(made)
     whole = graph.call_function(WHILE, (*attributes, (begin, *empty), tuple(operands)))
-    whole.meta["custom"] = {passes.ORIGIN: passes.origins(node)}
     picks = range(1, 1 + len(outputs))
     return [graph.call_function(operator.getitem, (whole, i)) for i in picks]
 
@@ -524,11 +542,10 @@ def _copied(outside: GraphModule, attribute: Any, caller: Node) -> GraphModule:
     module = getattr(outside, str(attribute.target))
     graph = Graph()
     copies: dict[Node, Node] = {}
-    custom = {passes.ORIGIN: passes.origins(caller), passes.INSIDE: True}
     for node in module.graph.nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.op == "call_function":
-            copies[node].meta["custom"] = custom
+            copies[node].meta["custom"] = _custom(caller)
     (output,) = graph.find_nodes(op="output")
     output.args = (tuple(_sequence(output.args[0])),)
     return GraphModule(module, graph)

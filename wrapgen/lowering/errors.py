@@ -64,6 +64,8 @@ def advice(op: str, reason: str) -> str:
     """What the user can do about an operator that cannot be lowered; a clause."""
     if reason == RANDOM:
         return random_numbers.ADVICE
+    if reason == RANDOM_INSIDE:
+        return "draw them outside of it: it can read the tensor of them"
     if reason == CUSTOM:
         return (
             "if it is made of Triton kernels (torch.library.triton_op), export with aoti_export or"
@@ -75,6 +77,9 @@ def advice(op: str, reason: str) -> str:
 
 RANDOM: Final = "it draws random numbers"
 """The reason for which generators of random numbers are refused."""
+
+RANDOM_INSIDE: Final = "it draws random numbers in a branch or loop"
+"""The same of those that no seed reaches."""
 
 CUSTOM: Final = "a custom operator: the archive has its name and no kernel"
 """The reason for which operators that are not PyTorch's are refused."""

@@ -17,7 +17,15 @@ from torch.fx import GraphModule, Node
 from wrapgen import options as options_module
 from wrapgen import program as program_file
 from wrapgen import set_condition, sizes
-from wrapgen.lowering import control, folding, graph_file, inductor, ir_lines, passes, rewrites
+from wrapgen.lowering import (
+    control,
+    folding,
+    graph_file,
+    inductor,
+    ir_lines,
+    passes,
+    rewrites,
+)
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
