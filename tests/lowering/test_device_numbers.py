@@ -110,6 +110,31 @@ def test_a_number_is_what_was_there_when_it_was_read(tmp_path: Path) -> None:
     assert result["inputs"]["n"].item() == 6
 
 
+class Selected(nn.Module):
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> Any:
+        return x[n.item()] * 2, x.select(1, n.item() + 1)
+
+
+@pytest.mark.parametrize("place", [0, 1, -1, -2])
+def test_an_index(place: int, tmp_path: Path) -> None:
+    graph = tmp_path / "graph.json"
+    x = torch.randn(3, 4)
+    support.write_graph(support.export(Selected(), (x, torch.tensor(1))), graph)
+    program = lower(graph, parse("sm_90"), tmp_path / "lowered")
+    given = {"x": x, "n": torch.tensor(place)}
+    outputs = simulator.run(tmp_path / "lowered", {}, given)["outputs"]
+    first, second = (outputs[spec.name] for spec in program.outputs)
+    torch.testing.assert_close(first, 2 * x[place])
+    torch.testing.assert_close(second, x[:, place + 1])
+
+
+class View(nn.Module):
+    def forward(self, x: torch.Tensor, n: torch.Tensor) -> Any:
+        y = x + 1
+        y[n.item()] = 0
+        return y
+
+
 class Branch(nn.Module):
     def forward(self, p: torch.Tensor, x: torch.Tensor, n: torch.Tensor) -> Any:
         return torch.cond(p, lambda x, n: x * n.item(), lambda x, n: x + 1, (x, n))
@@ -157,6 +182,7 @@ class Result(nn.Module):
         (Size(), "sizes and numbers that depend on a tensor's values are known on the GPU alone"),
         (Check(), "it checks a number that is on the GPU, which would have to be waited for"),
         (Unknown(), "aten.leaky_relu.default: it takes a number that is on the GPU"),
+        (View(), "it is a view at a place that is known on the GPU alone"),
         (Result(), "the model returns a number that is on the GPU"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

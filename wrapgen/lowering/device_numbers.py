@@ -116,6 +116,10 @@ _REASON: Final = (
 )
 _RESULT: Final = "the model returns a number that is on the GPU: return it as a tensor"
 _SIZE: Final = "sizes and numbers that depend on a tensor's values are known on the GPU alone"
+_VIEW: Final = (
+    "it is a view at a place that is known on the GPU alone, and memory is changed in place behind"
+    " it: use index_select and index_copy, or change it before"
+)
 _CHECK: Final = "it checks a number that is on the GPU, which would have to be waited for"
 
 
@@ -152,7 +156,9 @@ class _Rewrite:
                 value = node.meta.get("val")
                 new = free_unbacked_symbols(value) - known
                 known |= new
-                if isinstance(value, torch.Tensor) and free_unbacked_symbols(value):
+                if node.target is aten.select.int and self._takes(node):
+                    self._select(node)
+                elif isinstance(value, torch.Tensor) and free_unbacked_symbols(value):
                     if new or self._takes(node):
                         self.offences.append((node, _SIZE))
                 else:
@@ -333,6 +339,27 @@ class _Rewrite:
         if wide != dtype:
             made = self._call(node, aten.to.dtype, made, dtype)
         self._finish(node, made)
+
+    def _select(self, node: Node) -> None:
+        """One place along a dimension: a value of its own, where PyTorch's is a view."""
+        tensor, dim, number = node.args
+        if not isinstance(tensor, Node) or tensor in self._numbers or dim in self._numbers:
+            self.offences.append((node, _REASON))
+            return
+        if self._written_later(node):
+            self.offences.append((node, _VIEW))
+            return
+        size: Any = tensor.meta["val"].shape[dim]
+        if not isinstance(size, int):
+            size = self._call(node, aten.sym_size.int, tensor, dim)
+        index = self._operand(node, number, torch.int64)
+        last = self._operand(node, size, torch.int64)
+        from_end = self._call(node, aten.add.Tensor, index, last)
+        negative = self._call(node, aten.lt.Scalar, index, 0)
+        place = self._call(node, aten.where.self, negative, from_end, index)
+        place = self._call(node, aten.reshape.default, place, [1])
+        one = self._call(node, aten.index_select.default, tensor, dim, place)
+        self._finish(node, self._call(node, aten.squeeze.dim, one, dim))
 
     def _compared(self, node: Node) -> torch.dtype:
         """The type in which a tensor is compared with a number."""
