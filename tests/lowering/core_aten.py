@@ -324,10 +324,10 @@ beginning of a sorted row; of equal elements, the first in the row comes first.
 `tensor.item()` reads nothing back: the number stays on the GPU, as a tensor of no dimensions.
 Arithmetic among numbers and operators that have an overload for a tensor in a number's place take
 it there: `+ - * / // % **` and comparisons, `where`, `clamp`, `masked_fill`, `full`,
-`add(..., alpha=)`, an index (`x[n.item()]`), and the arguments of a Triton kernel of the model's own
-([generator](generator.md#arguments)). Results are those of Python's numbers: a number takes no part
-in type promotion. Other operators, sizes, `if`s, `torch._check` and results that are numbers are
-refused: they would have to wait for the GPU.
+`add(..., alpha=)`, an index (`x[n.item()]`), and the arguments of a Triton kernel of the model's
+own ([generator](generator.md#arguments)). Results are those of Python's numbers: a number takes no
+part in type promotion. Other operators, sizes, `if`s, `torch._check` and results that are numbers
+are refused: they would have to wait for the GPU.
 
 ## Branches and loops
 
