@@ -126,6 +126,8 @@ enum KernelFlags : uint32_t {
   // It may be started before the kernel ahead of it has ended, for which it waits itself
   // (programmatic dependent launch).
   kDependent = 2,
+  // It tells conditional nodes of a CUDA graph what to do: the model has branches or loops.
+  kSetsCondition = 4,
 };
 
 // A compiled kernel as the assembler embedded it: a cubin, zero-terminated PTX, or an hsaco.

@@ -79,6 +79,13 @@ Status Session::RunLocked(const DLTensor* const* inputs, size_t num_inputs,
                     "the stream is being captured, which a model built with --//aoti:debug does "
                     "not allow: build it without");
     }
+    for (const KernelDescription& kernel : model_->target().kernels) {
+      if ((kernel.flags & kSetsCondition) == 0) continue;
+      return Status(Code::kInvalidArgument,
+                    "the stream is being captured, and the model has branches or loops that depend "
+                    "on what it computes, which become no part of a caller's graph: run it outside "
+                    "of the capture; it is a graph of its own");
+    }
     // Becomes part of the caller's graph, step by step; its order among other runs is the caller's.
     AOTI_RETURN_IF_ERROR(Reserve(true));
     arena_is_captured_ = true;

@@ -80,15 +80,6 @@ Status StreamLauncher::While(uint32_t, DeviceAddress predicate, uint32_t nbytes,
 
 // Whether the number at an address is not 0.
 Status StreamLauncher::Read(DeviceAddress predicate, uint32_t nbytes, bool* holds) const {
-  int capture = cuda::kCaptureStatusNone;
-  AOTI_CUDA_RETURN_IF_ERROR(driver_, "examining the stream", StreamIsCapturing, stream_, &capture);
-  if (capture != cuda::kCaptureStatusNone) {
-    return Status(
-        Code::kInvalidArgument,
-        "the stream is being captured, and the model has branches or loops that depend on "
-        "what it computes, which become no part of a caller's graph: run it outside of "
-        "the capture; it is a graph of its own");
-  }
   const std::string doing = "reading a condition";
   uint64_t number = 0;
   if (nbytes > sizeof number) {

@@ -334,6 +334,7 @@ TEST_F(ControlTest, ACaptureIsRefused) {
   GetSimulator().set_capturing(stream, 0);
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_NE(std::string(status.message()).find("the stream is being captured"), std::string::npos);
+  EXPECT_EQ(Calls("cuLaunchKernel"), 0u);  // before anything has become part of the caller's graph
   ASSERT_EQ(GetDriver().StreamDestroy(stream), cuda::kSuccess);
 }
 

@@ -39,6 +39,7 @@ HEADERS: Final[dict[str, tuple[str, ...]]] = {
         "aoti::kDescriptionVersion",
         "aoti::kFixed",
         "aoti::kHip",
+        "aoti::kSetsCondition",
     ),
     "runtime/integer.h": (
         "aoti::Absolute",

@@ -428,7 +428,7 @@ def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels, form: Fo
         maps = _tensor_maps(entry, kernels)
         before += maps
         scratch = model.scratch.get(kernel.name, 0)
-        if kernel.cooperative or kernel.launch_pdl or scratch or maps:
+        if kernel.cooperative or kernel.launch_pdl or _sets_condition(kernel) or scratch or maps:
             cells += [*_launch_cells(program, kernel), str(scratch)]
             further = "; then flags, the most blocks of a fixed grid, bytes of scratch memory of a "
             further += "block, tensor maps"
@@ -445,9 +445,14 @@ def _kernel_rows(model: Lowered, build: Build, kernels: launch.Kernels, form: Fo
     ]
 
 
+def _sets_condition(kernel: Kernel) -> bool:
+    return kernel.name == set_condition.NAME
+
+
 def _launch_cells(program: Program, kernel: Kernel) -> list[str]:
     """How a kernel is launched beyond its grid: flags, and the most blocks of a fixed grid."""
     flags = ["aoti::kCooperative"] * kernel.cooperative + ["aoti::kDependent"] * kernel.launch_pdl
+    flags += ["aoti::kSetsCondition"] * _sets_condition(kernel)
     blocks = launch.fixed_blocks(program, kernel) if kernel.cooperative else 0
     return [" | ".join(flags) or "0", str(blocks)]
 
