@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import re
 from collections import Counter
@@ -124,6 +125,42 @@ def _literal(value: int) -> str:
 
 def _arguments(values: dict[str, int]) -> str:
     return ", ".join(_literal(values[name]) for name in SYMBOLS)
+
+
+EDGES = (
+    *(f"s0 {sign} s1" for sign in ("+", "-", "*", "//", "%", "**", "<<", ">>", "&", "|", "^")),
+    *("-s0", "~s0", "abs(s0)", "max(s0, s1)", "min(s0, s1, 0)"),
+    *(f"1 if s0 {sign} s1 else 0" for sign in ("==", "!=", "<", "<=", ">", ">=")),
+    "1 if s0 != 0 and s1 // s0 > 1 else 2",
+    "1 if s0 == 0 or s1 // s0 > 1 else 2",
+    "1 if s1 // s0 > 1 and s0 == 2 else 2",
+    "1 if not s1 // s0 > 1 else 2",
+    "s1 // s0 if s0 != 0 else s1 + 1",
+)
+
+
+def test_every_operation_at_the_edges(tmp_path: Path) -> None:
+    """Each by itself, at all pairs of extreme numbers."""
+    code = [_CHECKS, "struct Edge { int64_t s0, s1, value; bool none; };"]
+    calls = []
+    pairs = list(itertools.product(dict.fromkeys(EXTREMES), repeat=2))
+    for i, text in enumerate(EDGES):
+        rows = []
+        for a, b in pairs:
+            try:
+                value, none = expression.evaluate(text, {"s0": a, "s1": b}), "false"
+            except expression.ExpressionError:
+                value, none = 0, "true"
+            rows.append(f"{{{_literal(a)}, {_literal(b)}, {_literal(value)}, {none}}}")
+        computed = expr.cpp(text, {"s0": "edge.s0", "s1": "edge.s1"}, checked=True)
+        code.append(f"const Edge kEdges{i}[] = {{{', '.join(rows)}}};")
+        calls += [f"for (const Edge& edge : kEdges{i}) {{ const aoti::Checked got = {computed};"]
+        calls += [f"if (edge.none) CheckNone({i}, got); else Check({i}, edge.value, got); }}"]
+    source, program = tmp_path / "check.cc", tmp_path / "check"
+    source.write_text("\n".join([*code, "int main() {", *calls, _END]))
+    sanitize = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    cpp.run(["g++", *cpp.FLAGS, *sanitize, f"-I{cpp.ROOT}", source, "-o", program])
+    cpp.run([program])
 
 
 def test_what_sympy_finds_equal_is() -> None:
