@@ -45,11 +45,12 @@ load("//aoti/private/rules:package.bzl", "aoti_package")
 load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
 load("//aoti/private/rules:standalone.bzl", "aoti_standalone")
 load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
+load("//aoti/private/rules:torch_package.bzl", "aoti_torch_package")
 
 aoti_export = _aoti_export
 aoti_test = _aoti_test
 
-def aoti_library(name, model, targets, weights = "external", options = [], test = {}, **kwargs):
+def aoti_library(name, model, targets, weights = "external", options = [], aotinductor = "", test = {}, **kwargs):
     """A model as a C++ library, a shared library, an archive to deploy, and a test.
 
     Declares:
@@ -64,6 +65,8 @@ def aoti_library(name, model, targets, weights = "external", options = [], test 
       bytes depend on its content alone.
     * `:name.standalone`: the model as one file, `name.cc`, for a build without Bazel: with `name.h`,
       `kernels/` and `name.weights`. It is built where it is asked for by name.
+    * `:name.aotinductor`, with `aotinductor`: `name.aotinductor.pt2`, the shared library and the
+      weights as `torch._inductor.aoti_load_package` loads them.
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
       on the simulator.
 
@@ -75,12 +78,19 @@ def aoti_library(name, model, targets, weights = "external", options = [], test 
       weights: `external`: the library is told at run time where the file with the weights is.
       options: ways to make kernels that are not always the faster ones: `cooperative_reductions`,
         `dependent_launch` (docs/generator.md). One that a target cannot use changes nothing for it.
+      aotinductor: `cuda` or `cpu`: the shared library exports AOTInductor's interface too, and is
+        packed for PyTorch. Callers have their tensors on a CUDA device; or on the CPU, from where
+        each call copies them to CUDA device 0 and back.
       test: attributes of the test, such as `{"size": "small", "sizes": {"batch": ["1", "8"]}}`; see
         `aoti_test`. Its `tags` are in addition to the library's. `None` declares no test.
       **kwargs: attributes that all rules have, for all targets.
     """
+    if aotinductor not in ["", "cuda", "cpu"]:
+        fail("//%s:%s: aotinductor = \"%s\": expected cuda or cpu, which is where callers have their tensors, or nothing" %
+             (native.package_name(), name, aotinductor))
     aoti_library_rule(
         name = name,
+        aotinductor = aotinductor != "",
         model = model,
         targets = targets,
         weights = weights,
@@ -104,6 +114,14 @@ def aoti_library(name, model, targets, weights = "external", options = [], test 
         tags = kwargs.get("tags", []) + ["manual"],
         **{key: value for key, value in kwargs.items() if key != "tags"}
     )
+    if aotinductor:
+        aoti_torch_package(
+            name = name + ".aotinductor",
+            device = aotinductor,
+            library = ":" + name,
+            shared_library = ":" + name + ".so",
+            **kwargs
+        )
     if test != None:
         attributes = kwargs | test
         aoti_test(

@@ -7,6 +7,7 @@ The files are those that the steps give one by one. The output directory::
     kernels/TARGET/NN/                      compile, once a shard
     generated/model.h, model.cc, ...        wrap
     libNAME.so                              link
+    NAME.aotinductor.pt2                    with AOTInductor's interface: torch-package
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def build(
     options: Sequence[str] = (),
     link: bool = True,
     debug_modes: Sequence[str] = (),
+    aotinductor: bool = False,
 ) -> None:
     """Builds a model.
 
@@ -86,6 +88,7 @@ def build(
       link: whether to compile and link the C++ as well. Where there is no compiler, or its headers
         are missing, that is said and the sources are the result.
       debug_modes: what the model does besides, for debugging: some of ``codegen.debug.MODES``.
+      aotinductor: whether the library has AOTInductor's interface too, and is packed for PyTorch.
 
     Raises:
       BuildError: ``out`` is something else, or the C++ compiler fails.
@@ -100,10 +103,23 @@ def build(
         made = Path(scratch) / "out"
         made.mkdir(mode=0o777)
         with _progress(2 + 2 * len({target.lowering for target in targets}) + link) as stage:
-            _steps(model, name, targets, made, num_shards, jobs, options, debug_modes, stage)
+            _steps(
+                model,
+                name,
+                targets,
+                made,
+                num_shards,
+                jobs,
+                options,
+                debug_modes,
+                stage,
+                aotinductor,
+            )
             if link:
                 stage("linking")
-                _link(name, platform, made, Path(scratch), debug_modes, stage)
+                linked = _link(name, platform, made, Path(scratch), debug_modes, stage, aotinductor)
+                if linked and aotinductor:
+                    _pack(name, targets, made)
         if out.exists():
             shutil.rmtree(out)
         os.replace(made, out)
@@ -167,6 +183,7 @@ def _steps(
     options: Sequence[str],
     debug_modes: Sequence[str],
     stage: _Stage,
+    aotinductor: bool,
 ) -> None:
     from wrapgen.codegen import wrap_files
     from wrapgen.intake import split
@@ -200,7 +217,28 @@ def _steps(
             kernels.append(out / "kernels" / str(lowering) / shard.name)
             compile_shard(shard, ours, kernels[-1], jobs=jobs, progress=stage.detail)
     stage("generating C++")
-    wrap_files(name, programs, kernels, targets, out / "generated", debug_modes=debug_modes)
+    wrap_files(
+        name,
+        programs,
+        kernels,
+        targets,
+        out / "generated",
+        debug_modes=debug_modes,
+        aotinductor=aotinductor,
+    )
+
+
+def _pack(name: str, targets: Sequence[Target], out: Path) -> None:
+    from wrapgen.torch_package import Contents, write
+
+    contents = Contents(
+        name=name,
+        library=out / f"lib{name}.so",
+        weights=out / "weights.safetensors",
+        source=out / "generated" / "model.cc",
+        targets=tuple(targets),
+    )
+    write(contents, out / f"{name}.aotinductor.pt2")
 
 
 def _link(
@@ -210,16 +248,17 @@ def _link(
     scratch: Path,
     debug_modes: Sequence[str],
     stage: _Stage,
-) -> None:
-    """Compiles and links lib``name``.so, or says why not."""
+    aotinductor: bool,
+) -> bool:
+    """Compiles and links lib``name``.so, or says why not; returns whether it did."""
     runtime = _runtime()
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if runtime is None:
         stage.detail("not linked: the runtime's sources are not part of this installation")
-        return
+        return False
     if compiler is None:
         stage.detail("not linked: there is no C++ compiler (c++, g++ or $CXX)")
-        return
+        return False
     headers = {**_HEADERS, **(_NVTX if "nvtx" in debug_modes else {})}
     missing = [header for header in headers if not _has_header(compiler, header)]
     if missing:
@@ -228,7 +267,7 @@ def _link(
             f"not linked: {compiler} does not find {' and '.join(missing)}; install {packages}, or "
             "name their directory in CPLUS_INCLUDE_PATH"
         )
-        return
+        return False
     generated = out / "generated"
     # A short and constant name for whatever directory this is, for __FILE__ and the assembler.
     tree = scratch / "tree"
@@ -244,6 +283,12 @@ def _link(
     if "nvtx" in debug_modes:
         files.append("runtime/debug/nvtx.cc")
     files += [f"generated/{each}" for each in ("model.cc", "entry.cc", "kernels.S")]
+    exports = _EXPORTS
+    if aotinductor:
+        interface = runtime / "aotinductor"
+        files += [f"runtime/aotinductor/{path.name}" for path in sorted(interface.glob("*.cc"))]
+        files.append("generated/aotinductor.cc")
+        exports = f"aotinductor/{_EXPORTS}"
     objects = []
     for source in files:
         target = f"{source.replace('/', '_')}.o"
@@ -251,9 +296,10 @@ def _link(
         objects.append(target)
         stage.detail(source)
     library = f"lib{name}.so"
-    script = f"-Wl,--version-script=runtime/{_EXPORTS},-soname={library}"
+    script = f"-Wl,--version-script=runtime/{exports},-soname={library}"
     _run([compiler, *_LINK_FLAGS, script, *objects, "-ldl", "-pthread", "-o", library], tree)
     shutil.move(tree / library, out / library)
+    return True
 
 
 def _runtime() -> Path | None:

@@ -11,6 +11,7 @@
     python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
     python -m wrapgen pack --weights W --program P -o resnet.weights
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
+    python -m wrapgen torch-package --name resnet --library L --weights W --source S ... -o FILE.pt2
 
 A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no
 torch to import, ``wrap`` no Triton either.
@@ -163,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_wrap(step("wrap", _wrap, "Generate the model's C++."))
     _add_pack(step("pack", _pack, "Write the weights of a model that is one file."))
     _add_package(step("package", _package, "Pack what is deployed into one archive."))
+    _add_torch_package(
+        step("torch-package", _torch_package, "Pack a library for PyTorch's aoti_load_package.")
+    )
     return parser
 
 
@@ -199,6 +203,11 @@ def _add_build(parser: Any) -> None:
     _add_option(parser)
     _add_instrument(parser)
     parser.add_argument("--no-link", action="store_true", help="stop at the generated sources")
+    parser.add_argument(
+        "--aotinductor",
+        action="store_true",
+        help="give the library AOTInductor's interface, and pack it for PyTorch",
+    )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT")
 
 
@@ -215,6 +224,7 @@ def _build(args: argparse.Namespace) -> None:
         options=args.options,
         link=not args.no_link,
         debug_modes=args.instrument,
+        aotinductor=args.aotinductor,
     )
 
 
@@ -362,6 +372,9 @@ def _add_wrap(parser: Any) -> None:
         metavar="DIR",
         help="with --standalone: the runtime's sources; default: those of this installation",
     )
+    parser.add_argument(
+        "--aotinductor", action="store_true", help="also what AOTInductor's interface needs"
+    )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
@@ -378,6 +391,8 @@ def _add_instrument(parser: Any) -> None:
 def _wrap(args: argparse.Namespace) -> None:
     programs = _unique(args.programs, "--program", "wrap")
     if args.standalone:
+        if args.aotinductor:
+            raise UsageError("--aotinductor is of a shared library, which --standalone is not")
         from wrapgen import sources
         from wrapgen.codegen import standalone
 
@@ -400,6 +415,7 @@ def _wrap(args: argparse.Namespace) -> None:
         args.targets,
         args.out,
         debug_modes=args.instrument,
+        aotinductor=args.aotinductor,
     )
 
 
@@ -471,5 +487,35 @@ def _package(args: argparse.Namespace) -> None:
         targets=tuple(args.targets),
         programs=programs,
         kernels=tuple(args.kernels),
+    )
+    write(contents, args.out)
+
+
+def _add_torch_package(parser: Any) -> None:
+    parser.add_argument("--name", required=True, help="what C++ calls the model")
+    parser.add_argument("--library", type=Path, required=True, metavar="libNAME.so")
+    parser.add_argument("--weights", type=Path, required=True, metavar="weights.safetensors")
+    parser.add_argument("--source", type=Path, required=True, metavar="model.cc")
+    _add_target(parser, "what the library carries code for")
+    parser.add_argument(
+        "--device",
+        choices=("cuda", "cpu"),
+        default="cuda",
+        help="where callers have their tensors; from the CPU each run copies them to CUDA device 0 "
+        "and back; default: %(default)s",
+    )
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE.pt2")
+
+
+def _torch_package(args: argparse.Namespace) -> None:
+    from wrapgen.torch_package import Contents, write
+
+    contents = Contents(
+        name=args.name,
+        library=args.library,
+        weights=args.weights,
+        source=args.source,
+        targets=tuple(args.targets),
+        device=args.device,
     )
     write(contents, args.out)

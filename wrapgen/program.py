@@ -389,11 +389,13 @@ class Kernel:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallSpec:
     """How arguments and results of the Python call nest: what ``treespec_dumps`` of
-    ``torch.utils._pytree`` makes of ``(args, kwargs)`` and of the results. Nothing that is built
-    reads it but the interface of AOTInductor, which hands it to PyTorch."""
+    ``torch.utils._pytree`` makes of ``(args, kwargs)`` and of the results. ``results`` are the
+    paths of the leaves of ``out_spec``, in order: of outputs, and of what is in ``fixed``. Nothing
+    that is built reads it but the interface of AOTInductor, which hands it to PyTorch."""
 
     in_spec: str
     out_spec: str
+    results: tuple[str, ...]
 
 
 @_strict

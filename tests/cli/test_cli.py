@@ -89,9 +89,11 @@ def test_wrap(calls: list[Any]) -> None:
     assert cli.main(argv) == 0
     sm_90 = parse("sm_90")
     arguments = ("m", {sm_90: Path("p.json")}, [Path("a"), Path("b")], [sm_90], Path("o"))
-    assert calls == [("wrap_files", arguments, {"debug_modes": []})]
-    assert cli.main([*argv, "--instrument", "nan", "--instrument", "sync"]) == 0
-    assert calls[1:] == [("wrap_files", arguments, {"debug_modes": ["nan", "sync"]})]
+    plain = {"debug_modes": [], "aotinductor": False}
+    assert calls == [("wrap_files", arguments, plain)]
+    assert cli.main([*argv, "--instrument", "nan", "--instrument", "sync", "--aotinductor"]) == 0
+    other = {"debug_modes": ["nan", "sync"], "aotinductor": True}
+    assert calls[1:] == [("wrap_files", arguments, other)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapgen import program as program_module
+from wrapgen.codegen import aotinductor as aotinductor_source
 from wrapgen.codegen import debug, kernels, memory, model_header, model_source, scratch
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import check_model_name
@@ -24,10 +25,19 @@ def wrap_files(
     out: Path,
     *,
     debug_modes: Sequence[str] = (),
+    aotinductor: bool = False,
 ) -> None:
     """``wrap`` for program files; raises ``ProgramError`` for a malformed one."""
     loaded = {target: program_module.load(path) for target, path in programs.items()}
-    wrap(name, loaded, kernel_dirs, targets, out, debug_modes=debug_modes)
+    wrap(
+        name,
+        loaded,
+        kernel_dirs,
+        targets,
+        out,
+        debug_modes=debug_modes,
+        aotinductor=aotinductor,
+    )
 
 
 def wrap(
@@ -38,8 +48,10 @@ def wrap(
     out: Path,
     *,
     debug_modes: Sequence[str] = (),
+    aotinductor: bool = False,
 ) -> None:
-    """Writes the C++ of a model: model.h, model.cc, entry.cc, kernels.S and images/.
+    """Writes the C++ of a model: model.h, model.cc, entry.cc, kernels.S and images/. With
+    ``aotinductor`` also aotinductor.cc, which AOTInductor's interface to the model needs.
 
     ``programs`` maps each SASS target that something is built from to its program; ``targets`` are
     what the model carries, SASS or PTX; ``kernel_dirs`` are outputs of the compile step, with
@@ -47,7 +59,14 @@ def wrap(
     all is written beside it. ``debug_modes`` are some of ``debug.MODES``. Raises ``CodegenError``,
     before anything is written.
     """
-    files = generate(name, programs, kernel_dirs, targets, debug_modes=debug_modes)
+    files = generate(
+        name,
+        programs,
+        kernel_dirs,
+        targets,
+        debug_modes=debug_modes,
+        aotinductor=aotinductor,
+    )
     write(files, out, "images")
 
 
@@ -75,6 +94,7 @@ def generate(
     targets: Sequence[Target],
     *,
     debug_modes: Sequence[str] = (),
+    aotinductor: bool = False,
 ) -> dict[str, bytes]:
     """Makes the files that ``wrap`` writes, by their path in its output."""
     debugging = debug.parse(name, debug_modes)
@@ -88,6 +108,8 @@ def generate(
         "entry.cc": model_header.entry(name),
         "kernels.S": embedding.assembly(),
     }
+    if aotinductor:
+        texts["aotinductor.cc"] = aotinductor_source.source(name, first, targets)
     return {path: text.encode() for path, text in texts.items()} | embedding.files()
 
 
@@ -151,6 +173,7 @@ def _check_agreement(programs: Sequence[Program]) -> None:
             ("inputs", first.inputs, other.inputs),
             ("fixed", first.fixed, other.fixed),
             ("outputs", first.outputs, other.outputs),
+            ("call_spec", [first.call_spec], [other.call_spec]),
             ("weights", _sorted(first.weights), _sorted(other.weights)),
         ]
         for group, ours, theirs in groups:

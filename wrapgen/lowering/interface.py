@@ -88,7 +88,9 @@ def _call_spec(program: ExportedProgram) -> CallSpec:
     assert in_spec is not None
     assert out_spec is not None
     return CallSpec(
-        in_spec=pytree.treespec_dumps(in_spec), out_spec=pytree.treespec_dumps(out_spec)
+        in_spec=pytree.treespec_dumps(in_spec),
+        out_spec=pytree.treespec_dumps(out_spec),
+        results=tuple(paths(out_spec, ())),
     )
 
 

@@ -2,7 +2,7 @@
 
 load(":common.bzl", "ENVIRONMENT")
 
-def wrap(actions, *, toolchain, name, targets, programs, directory, debug = []):
+def wrap(actions, *, toolchain, name, targets, programs, directory, debug = [], aotinductor = False):
     """Declares the action `AotiWrap`, which needs neither PyTorch nor Triton.
 
     Args:
@@ -13,10 +13,12 @@ def wrap(actions, *, toolchain, name, targets, programs, directory, debug = []):
       programs: list of `AotiProgramInfo`.
       directory: where to declare the outputs, relative to the package.
       debug: what the model does besides, for debugging; the modes of `--//aoti:debug`.
+      aotinductor: whether to generate what AOTInductor's interface needs, too.
 
     Returns:
       A struct of `File`s: `header`, `model` (the model's C++), `entry` (C++ for a shared library
-      alone), `kernels` (assembly that embeds the images), `images` (a directory).
+      alone), `kernels` (assembly that embeds the images), `images` (a directory), `aotinductor`
+      (C++ for a shared library with AOTInductor's interface, else `None`).
     """
     outputs = struct(
         header = actions.declare_file(directory + "/model.h"),
@@ -24,6 +26,7 @@ def wrap(actions, *, toolchain, name, targets, programs, directory, debug = []):
         entry = actions.declare_file(directory + "/entry.cc"),
         kernels = actions.declare_file(directory + "/kernels.S"),
         images = actions.declare_directory(directory + "/images"),
+        aotinductor = actions.declare_file(directory + "/aotinductor.cc") if aotinductor else None,
     )
     arguments = actions.args()
     arguments.add("wrap")
@@ -36,12 +39,16 @@ def wrap(actions, *, toolchain, name, targets, programs, directory, debug = []):
         inputs.append(program.program)
         inputs.extend(program.kernels)
     arguments.add_all(debug, before_each = "--instrument", uniquify = True)
+    made = [outputs.header, outputs.model, outputs.entry, outputs.kernels, outputs.images]
+    if aotinductor:
+        arguments.add("--aotinductor")
+        made.append(outputs.aotinductor)
     arguments.add("-o", outputs.header.dirname)
     actions.run(
         executable = toolchain.wrap,
         arguments = [arguments],
         inputs = inputs,
-        outputs = [outputs.header, outputs.model, outputs.entry, outputs.kernels, outputs.images],
+        outputs = made,
         env = ENVIRONMENT,
         mnemonic = "AotiWrap",
         progress_message = "Generating C++ of %{label}",

@@ -19,6 +19,7 @@ AotiObjectsInfo = provider(
     doc = "Of `aoti_library` to `aoti_shared_library`: what a shared library links.",
     fields = {
         "compilation_outputs": "The model's objects.",
+        "aotinductor": "`File`: C++ for AOTInductor's interface, or `None`.",
         "entry": "`File`: C++ that a shared library has and a static one has not.",
     },
 )
@@ -96,6 +97,7 @@ def _aoti_library_impl(ctx):
         programs = programs,
         directory = name,
         debug = ctx.attr._debug[BuildSettingInfo].value,
+        aotinductor = ctx.attr.aotinductor,
     )
 
     cc_toolchain = find_cc_toolchain(ctx)
@@ -172,6 +174,7 @@ def _aoti_library_impl(ctx):
             images = generated.images,
         ),
         AotiObjectsInfo(
+            aotinductor = generated.aotinductor,
             compilation_outputs = objects,
             entry = generated.entry,
         ),
@@ -188,6 +191,9 @@ aoti_library_rule = rule(
     implementation = _aoti_library_impl,
     doc = "See the macro `aoti_library` in //aoti:defs.bzl.",
     attrs = {
+        "aotinductor": attr.bool(
+            doc = "Whether the shared library has AOTInductor's interface too.",
+        ),
         "model": attr.label(
             doc = "The `.pt2` file.",
             allow_single_file = [".pt2"],

@@ -12,16 +12,17 @@ def _aoti_shared_library_impl(ctx):
     model = library[AotiModelInfo]
     cc_toolchain = find_cc_toolchain(ctx)
     features = cc_features(ctx, cc_toolchain)
-    runtime = ctx.attr._runtime[CcInfo]
+    aotinductor = library[AotiObjectsInfo].aotinductor
+    deps = [ctx.attr._aotinductor[CcInfo]] if aotinductor else []
     _, entry_objects = cc_compile(
         ctx.actions,
         cc_toolchain = cc_toolchain,
         features = features,
         name = ctx.label.name + ".entry",
         march = toolchain.march,
-        srcs = [library[AotiObjectsInfo].entry],
+        srcs = [library[AotiObjectsInfo].entry] + ([aotinductor] if aotinductor else []),
         hdrs = [],
-        deps = [library[CcInfo]],
+        deps = [library[CcInfo]] + deps,
     )
     out = cc_shared_library(
         ctx.actions,
@@ -29,8 +30,8 @@ def _aoti_shared_library_impl(ctx):
         features = features,
         name = model.name,
         compilation_outputs = library[AotiObjectsInfo].compilation_outputs + [entry_objects],
-        deps = [runtime],
-        exports = ctx.file._exports,
+        deps = [ctx.attr._runtime[CcInfo]] + deps,
+        exports = ctx.file._aotinductor_exports if aotinductor else ctx.file._exports,
     )
     return [DefaultInfo(
         files = depset([out]),
@@ -39,12 +40,23 @@ def _aoti_shared_library_impl(ctx):
 
 aoti_shared_library = rule(
     implementation = _aoti_shared_library_impl,
-    doc = "`libNAME.so` of an `aoti_library`: exports the C ABI of runtime/aoti.h and nothing else.",
+    doc = "`libNAME.so` of an `aoti_library`: exports the C ABI of runtime/aoti.h, AOTInductor's " +
+          "interface if the library has it, and nothing else.",
     attrs = {
         "library": attr.label(
             doc = "The `aoti_library`.",
             mandatory = True,
             providers = [AotiModelInfo, AotiObjectsInfo, CcInfo],
+        ),
+        "_aotinductor": attr.label(
+            doc = "AOTInductor's interface.",
+            default = Label("//runtime/aotinductor"),
+            providers = [CcInfo],
+        ),
+        "_aotinductor_exports": attr.label(
+            doc = "The version script of a library with that interface.",
+            default = Label("//runtime/aotinductor:exports.lds"),
+            allow_single_file = True,
         ),
         "_exports": attr.label(
             doc = "The version script that lists what is exported.",

@@ -32,7 +32,7 @@ def test_one_action_a_file() -> None:
         without = ("cc", "common", "simulator", "test")
         assert len(mnemonics) == (0 if path.stem in without else 1), path
         for mnemonic in mnemonics:
-            assert mnemonic == "Aoti" + path.stem.capitalize()
+            assert mnemonic == "Aoti" + path.stem.title().replace("_", "")
 
 
 def test_every_file_and_attribute_is_documented() -> None:
