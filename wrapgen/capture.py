@@ -588,7 +588,7 @@ class _Builder:
             if not call.descriptors or (target.kind == "sm" and target.capability >= 90)
         ]
         texts = [
-            {str(target): self._build(call, own, option, target) for target in targets}
+            self._build_all(call, own, option, targets)
             for own, option in zip(configs, options, strict=True)
         ]
         modules = {text for by_target in texts for text, _ in by_target.values()}
@@ -634,6 +634,26 @@ class _Builder:
             "num_ctas": config.num_ctas,
         }
 
+    def _build_all(
+        self,
+        call: _Call,
+        own: Mapping[str, Any],
+        options: Mapping[str, Any],
+        targets: Sequence[Target],
+    ) -> dict[str, tuple[str, tuple[int, int, int]]]:
+        """A configuration for each target that can have it: clusters and some types are not for
+        all. Raises the first error where none can."""
+        found = {}
+        faults = []
+        for target in targets:
+            try:
+                found[str(target)] = self._build(call, own, options, target)
+            except CaptureError as error:
+                faults.append(error)
+        if not found:
+            raise faults[0]
+        return found
+
     def _build(
         self, call: _Call, own: Mapping[str, Any], options: Mapping[str, Any], target: Target
     ) -> tuple[str, tuple[int, int, int]]:
@@ -644,14 +664,14 @@ class _Builder:
         gpu = _gpu_target(target)
         with _active(gpu):
             backend = make_backend(gpu)
-            parsed = backend.parse_options(dict(options))
             context = ir.context()
             ir.load_dialects(context)
             backend.load_dialects(context)
             source = ASTSource(call.function, signature, constants, {})
             stages: dict[str, Any] = {}
-            backend.add_stages(stages, parsed, source.language)
             try:
+                parsed = backend.parse_options(dict(options))
+                backend.add_stages(stages, parsed, source.language)
                 module: Any = source.make_ir(
                     gpu,
                     parsed,

@@ -181,6 +181,30 @@ def test_the_grid_is_that_of_the_configuration_taken(tmp_path: Path) -> None:
     torch.testing.assert_close(out, x @ x)
 
 
+def test_a_configuration_that_only_some_targets_have(tmp_path: Path) -> None:
+    """Clusters of blocks are for sm_90; sm_80 gets the next configuration and its grid."""
+    src = model(
+        tmp_path,
+        """
+        @triton.autotune(configs=[
+            triton.Config({"BLOCK": 256}, num_ctas=2), triton.Config({"BLOCK": 512})], key=[])
+        """
+        + COPY.lstrip("\n").replace("\n", "\n        "),
+        """
+        out = torch.empty_like(x)
+        wrap_triton(copy)[lambda meta: (4096 // meta["BLOCK"],)](x, out, 4096)
+        return out
+        """,
+    )
+    build(src, tmp_path)
+    found = {}
+    for target in ("sm_80", "sm_90"):
+        program = lower(tmp_path / "graph.json", parse(target), tmp_path / target)
+        (launch,) = launches(program, "copy")
+        found[target] = launch.grid, program.kernel(launch.kernel).num_ctas
+    assert found == {"sm_80": ((8, 1, 1), 1), "sm_90": ((16, 1, 1), 2)}
+
+
 COPY = """
 @triton.jit
 def copy(x, out, n, BLOCK: tl.constexpr):
@@ -319,7 +343,7 @@ def test_tensors_passed_as_descriptors(tmp_path: Path) -> None:
     x = torch.randn(70, 96)
     (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
     torch.testing.assert_close(out, 2 * x + 1)
-    with pytest.raises(LoweringError, match="exported for sm_90, not for sm_80"):
+    with pytest.raises(LoweringError, match="Triton makes it for sm_90 alone"):
         lower(tmp_path / "graph.json", parse("sm_80"), tmp_path / "other")
 
 

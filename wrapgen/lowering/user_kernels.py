@@ -191,30 +191,24 @@ class UserBuilder:
     def _choose(self, kernel: UserKernel) -> int:
         refused = []
         for i, config in enumerate(kernel.configs):
-            build = self._build(config, kernel)
+            shown = ", ".join(f"{name}={value}" for name, value in config.constants.items())
+            build = config.builds.get(str(self._target))
+            if build is None:
+                known = ", ".join(config.builds)
+                refused.append(f"  {shown}: Triton makes it for {known} alone")
+                continue
             if len(kernel.configs) == 1:
                 return 0  # the compile step says what is wrong with it, if anything is
             reason = self._misfit(kernel, build)
             if not reason:
                 return i
-            shown = ", ".join(f"{name}={value}" for name, value in config.constants.items())
             refused.append(f"  {shown}, num_warps={build.num_warps}: {reason}")
         listed = "\n".join(refused)
         raise LoweringError(
             f"cannot lower the model: {self._target.device.name} can run no configuration of the"
-            f" Triton kernel {kernel.name} ({kernel.location}):\n{listed}\nOffer a smaller one in"
-            " triton.autotune"
+            f" Triton kernel {kernel.name} ({kernel.location}):\n{listed}\nOffer another one in"
+            " triton.autotune; where the kernel takes tensor descriptors, make them in the kernel"
         )
-
-    def _build(self, config: user_kernels.Config, kernel: UserKernel) -> Build:
-        build = config.builds.get(str(self._target))
-        if build is None:
-            known = ", ".join(config.builds)
-            raise LoweringError(
-                f"the Triton kernel {kernel.name} was exported for {known}, not for"
-                f" {self._target}: export the model again"
-            )
-        return build
 
     def _misfit(self, kernel: UserKernel, build: Build) -> str:
         """Why the device cannot run a configuration; empty if it can."""
@@ -247,7 +241,7 @@ class UserBuilder:
         """
         kernel = self.kernel(key)
         config = kernel.configs[self.choose(key)]
-        build = self._build(config, kernel)
+        build = config.builds[str(self._target)]
         promises = tuple(
             known and param.aligned for known, param in zip(divisible, kernel.params, strict=True)
         )
