@@ -299,6 +299,7 @@ def _parse_config(value: Any, where: str) -> Config:
 
 
 _OPERATION: Final = re.compile(r"(?<![\w.!#%@\"$])([a-z_]+)\.([a-z_][\w.]*)")
+_BARRIER: Final = "ttg.barrier"  # tl.debug_barrier: what the threads of a block wait for
 _DIALECTS: Final = frozenset({"arith", "cf", "math", "scf", "tt", "ub"})
 _ATTRIBUTES: Final = frozenset({"tt.divisibility", "tt.contiguity", "tt.constancy"})
 REFUSED: Final = {
@@ -319,7 +320,7 @@ def ttir_fault(text: str) -> str:
         name = f"{match[1]}.{match[2]}"
         if name in REFUSED:
             return REFUSED[name]
-        if match[1] not in _DIALECTS:
+        if match[1] not in _DIALECTS and name != _BARRIER:
             return f"an operation {name[:40]!r} that is none of {', '.join(sorted(_DIALECTS))}"
     for match in re.finditer(r'libpath\s*=\s*"([^"]*)"', text):
         if match[1]:

@@ -103,6 +103,7 @@ def lower(
             main = state.run(parts.main, known, results, Path(scratch))
             state.check()
     program = _program(state, outside, mutated, num_shards, folded, main)
+    _check_dependents(state)
     say(f"writing {len(program.kernels)} kernels")
     _write(program, state.builder, out)
     return program
@@ -341,6 +342,29 @@ def _kernels(
     if any(isinstance(step, If | While) for step in steps):
         kernels.append(set_condition.kernel(num_shards))
     return tuple(sorted(kernels, key=lambda kernel: kernel.name))
+
+
+_GRID_WAIT = "griddepcontrol.wait"
+_GRID_LAUNCH = "griddepcontrol.launch_dependents"
+
+
+def _check_dependents(state: State) -> None:
+    """Raises where a generated kernel could start too early.
+
+    Such a kernel reads what kernels before the last one wrote, without waiting: that these have
+    ended follows from the last one having waited before it lets others start.
+    """
+    if "dependent_launch" not in state.options:
+        return
+    for built in state.builder.kernels():
+        launch, wait = built.ttir.find(_GRID_LAUNCH), built.ttir.find(_GRID_WAIT)
+        if built.kernel.launch_pdl and 0 <= launch < wait:
+            raise LoweringError(
+                f"the Triton kernel {built.kernel.name} lets the kernel behind it start before it"
+                " has waited for the one ahead of it, which does not go with the option"
+                " dependent_launch: call gdc_wait() before gdc_launch_dependents(), or do without"
+                " the option"
+            )
 
 
 def _write(program: Program, builder: Builder, out: Path) -> None:
