@@ -379,6 +379,21 @@ def values(dtype: DLDataType, nbytes: int, rng: random.Random) -> bytes:
     return b"".join(rng.randrange(2).to_bytes(size, "little") for _ in range(count))
 
 
+def is_finite(library: Library, result: bytes) -> bool:
+    """Whether there is no infinity and no NaN among the outputs that are floating-point numbers."""
+    begin = 0
+    for info in library.outputs:
+        size = info.dtype.bits // 8
+        bits = {(2, 16): 0x7C00, (4, 16): 0x7F80, (2, 32): 0x7F800000, (2, 64): 0x7FF << 52}
+        exponent = bits.get((info.dtype.code, info.dtype.bits))
+        for at in range(begin, begin + info.nbytes, size):
+            element = int.from_bytes(result[at : at + size], "little")
+            if exponent is not None and element & exponent == exponent:
+                return False
+        begin += info.nbytes
+    return True
+
+
 def tensors_of(file: bytes) -> dict[str, tuple[int, int, int]]:
     """Begin, end and bytes an element of each tensor of a safetensors file."""
     length = int.from_bytes(file[:8], "little")
@@ -625,6 +640,8 @@ def main() -> int:
     check, times = Check(), Times()
     if references[0] == references[1]:
         check.problems.append("both weights give the same output: nothing is shown")
+    if not all(is_finite(library, reference) for reference in references):
+        check.problems.append("an output is not finite: little is shown")
     print(f"{library.name} on {driver.name}, {args.threads} threads")
     ways_to_load(driver, library, files, references, check)
     swap_under_load(driver, library, files, references, args, check, times)

@@ -140,7 +140,7 @@ enum {
 };
 
 // A weight that the caller has as a tensor: of the described dtype and shape, contiguous and
-// row-major. To be copied: on the host (kDLCPU, kDLCUDAHost) or the model's device.
+// row-major. To be copied: on the host (kDLCPU, kDLCUDAHost, kDLROCMHost) or the model's device.
 typedef struct AotiNamedTensor {
   const char* name;
   const DLTensor* tensor;

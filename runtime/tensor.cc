@@ -24,7 +24,7 @@ enum DTypeCode : uint8_t {
   kFloat8E5m2fnuz = 13,
 };
 
-enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13 };
+enum DeviceType : int { kCpu = 1, kCuda = 2, kCudaHost = 3, kRocmHost = 11, kCudaManaged = 13 };
 
 struct DTypeName {
   uint8_t code;
@@ -69,6 +69,7 @@ const char* DeviceText(int type) {
     case kCuda:
       return "CUDA";
     case kCudaHost:
+    case kRocmHost:
       return "page-locked host";
     case 10:
       return "ROCm";
@@ -434,7 +435,7 @@ Status ReadWeight(const WeightDescription& weight, const DLTensor& tensor, int d
   const TensorDescription expected = {
       weight.name, weight.dtype, weight.shape, {strides.data(), strides.size()}};
   const int type = static_cast<int>(tensor.device.device_type);
-  *on_host = type == kCpu || type == kCudaHost;
+  *on_host = type == kCpu || type == kCudaHost || type == kRocmHost;
   *address = reinterpret_cast<DeviceAddress>(tensor.data) + tensor.byte_offset;
   return TensorCheck(Side::kWeight, 0, expected, tensor, nullptr)
       .Weight(device, in_place, *on_host);
