@@ -138,5 +138,5 @@ def test_without_a_compiler_it_says_so(
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build, "_runtime", lambda: tmp_path)
     with build._progress(1) as stage:
-        build._link("net", tmp_path, tmp_path, (), stage)
+        build._link("net", "cuda", tmp_path, tmp_path, (), stage, aotinductor=False)
     assert "not linked: there is no C++ compiler" in capsys.readouterr().err

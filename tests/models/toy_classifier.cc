@@ -17,7 +17,7 @@ constexpr int64_t kOne[] = {1};
 
 constexpr TensorDescription kInput = {"x", kFloat16, {kImages, 4}, {kImageStrides, 4}};
 constexpr TensorDescription kOutput = {"logits", kFloat16, {kLogits, 2}, {kLogitStrides, 2}};
-constexpr WeightDescription kWeight = {"w", kFloat32, {kOne, 1}, 4, 0, false};
+constexpr WeightDescription kWeight = {"w", kFloat32, {kOne, 1}, 4, false, true};
 
 Status Fold(Launcher&) { return Status(); }
 
