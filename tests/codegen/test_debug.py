@@ -66,6 +66,15 @@ def test_modes_add_and_change_nothing(modes: tuple[str, ...], tmp_path: Path) ->
     assert changes == []
 
 
+def test_constants_are_cleared_before_they_are_computed_and_not_before_they_are_read(
+    tmp_path: Path,
+) -> None:
+    folding, _, main = source(tmp_path, "nan").partition("Status RunFolding(")
+    assert folding.count("step.Clear(at.constants") == 2
+    assert "step.Clear(at.constants" not in main
+    assert "step.Clear(at.outputs" in main
+
+
 @pytest.mark.parametrize("of", [samples.conv_chain, samples.control, samples.launches])
 def test_a_debug_build_compiles_without_warnings(of: Callable[[], Program], tmp_path: Path) -> None:
     source(tmp_path, *sorted(MODES), of=of)

@@ -156,7 +156,7 @@ class Steps:
         self._blocks = blocks
         self._values = values
         self._layouts = dict(_layouts(program, procedure))
-        self._cleared = _first_uses(procedure, values)
+        self._cleared = _first_uses(name, procedure, values)
 
     def around(self, i: int, step: Step, code: Sequence[str]) -> list[str]:
         """The statements ``code`` of the step that ``walk`` counts as ``i``, with what a debug
@@ -251,13 +251,16 @@ class Steps:
         return f"at.bytes({self._values.index(nbytes)})" if number is None else str(number)
 
 
-def _first_uses(procedure: Procedure, values: Values) -> dict[int, list[tuple[Space, str]]]:
+def _first_uses(
+    name: str, procedure: Procedure, values: Values
+) -> dict[int, list[tuple[Space, str]]]:
     """The memory to clear before each step: whose content before it means nothing.
 
-    That is where a temporary's lifetime begins. Constants and outputs have memory of their own,
-    which what is inside a branch or loop must find as it left it: they are cleared before the
-    outermost one.
+    That is where a temporary's lifetime begins. What a procedure computes, constants in ``folding``
+    and outputs in ``main``, has memory of its own, which what is inside a branch or loop must find
+    as it left it: it is cleared before the outermost one.
     """
+    computed: Space = "constant" if name == "folding" else "output"
     found: dict[int, list[tuple[Space, str]]] = {}
     for lifetime in lifetimes(procedure, values.ranges):
         found.setdefault(lifetime.first, []).append(("arena", lifetime.name))
@@ -266,7 +269,7 @@ def _first_uses(procedure: Procedure, values: Values) -> dict[int, list[tuple[Sp
     for step in procedure.steps:
         inside = list(walk([step]))
         for ref in (ref for one in inside for ref in refs(one)):
-            if ref.space in ("constant", "output") and (ref.space, ref.name) not in known:
+            if ref.space == computed and (ref.space, ref.name) not in known:
                 known.add((ref.space, ref.name))
                 found.setdefault(number, []).append((ref.space, ref.name))
         number += len(inside)
