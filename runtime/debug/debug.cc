@@ -20,22 +20,38 @@ namespace {
 constexpr char kDirectoryVariable[] = "AOTI_DEBUG_DIR";
 constexpr char kDirectory[] = "aoti_debug";
 
+// What floating-point numbers have besides numbers: infinity, where the exponent is all ones and
+// the mantissa 0, and NaN, where it is not; NaN alone, where both are all ones; NaN alone, as
+// negative 0.
+enum class Special { kInfinity, kNan, kNegativeZero };
+
 // How one element is laid out: bytes, and for floating point the bits of exponent and mantissa.
 struct Format {
   const char* name;
   size_t size;
   int exponent;
   int mantissa;
-  bool infinity;  // whether all ones in the exponent and a mantissa of zeros is one; else NaN needs
-                  // all ones in both
+  Special special;
 };
 
 constexpr Format kFormats[] = {
-    {"BOOL", 1, 0, 0, false}, {"U8", 1, 0, 0, false},      {"I8", 1, 0, 0, false},
-    {"U16", 2, 0, 0, false},  {"I16", 2, 0, 0, false},     {"U32", 4, 0, 0, false},
-    {"I32", 4, 0, 0, false},  {"U64", 8, 0, 0, false},     {"I64", 8, 0, 0, false},
-    {"F16", 2, 5, 10, true},  {"BF16", 2, 8, 7, true},     {"F32", 4, 8, 23, true},
-    {"F64", 8, 11, 52, true}, {"F8_E4M3", 1, 4, 3, false}, {"F8_E5M2", 1, 5, 2, true},
+    {"BOOL", 1, 0, 0, Special::kNan},
+    {"U8", 1, 0, 0, Special::kNan},
+    {"I8", 1, 0, 0, Special::kNan},
+    {"U16", 2, 0, 0, Special::kNan},
+    {"I16", 2, 0, 0, Special::kNan},
+    {"U32", 4, 0, 0, Special::kNan},
+    {"I32", 4, 0, 0, Special::kNan},
+    {"U64", 8, 0, 0, Special::kNan},
+    {"I64", 8, 0, 0, Special::kNan},
+    {"F16", 2, 5, 10, Special::kInfinity},
+    {"BF16", 2, 8, 7, Special::kInfinity},
+    {"F32", 4, 8, 23, Special::kInfinity},
+    {"F64", 8, 11, 52, Special::kInfinity},
+    {"F8_E4M3", 1, 4, 3, Special::kNan},
+    {"F8_E5M2", 1, 5, 2, Special::kInfinity},
+    {"F8_E4M3FNUZ", 1, 4, 3, Special::kNegativeZero},
+    {"F8_E5M2FNUZ", 1, 5, 2, Special::kNegativeZero},
 };
 
 // Null where there is no such type.
@@ -52,35 +68,50 @@ uint64_t Bits(const char* element, size_t size) {
   return bits;
 }
 
+// The parts of a floating-point number.
+struct Parts {
+  bool negative;
+  uint64_t exponent;
+  uint64_t mantissa;
+};
+
+Parts Split(const Format& format, const char* element) {
+  const uint64_t bits = Bits(element, format.size);
+  return {((bits >> (format.mantissa + format.exponent)) & 1) != 0,
+          (bits >> format.mantissa) & ((uint64_t{1} << format.exponent) - 1),
+          bits & ((uint64_t{1} << format.mantissa) - 1)};
+}
+
 bool IsNan(const Format& format, const char* element) {
   if (format.exponent == 0) return false;
-  const uint64_t bits = Bits(element, format.size);
-  const uint64_t mantissa = bits & ((uint64_t{1} << format.mantissa) - 1);
-  const uint64_t ones = (uint64_t{1} << format.exponent) - 1;
-  if (((bits >> format.mantissa) & ones) != ones) return false;
-  return format.infinity ? mantissa != 0 : mantissa == (uint64_t{1} << format.mantissa) - 1;
+  const auto [negative, exponent, mantissa] = Split(format, element);
+  const bool ones = exponent == (uint64_t{1} << format.exponent) - 1;
+  switch (format.special) {
+    case Special::kInfinity:
+      return ones && mantissa != 0;
+    case Special::kNan:
+      return ones && mantissa == (uint64_t{1} << format.mantissa) - 1;
+    case Special::kNegativeZero:
+      return negative && exponent == 0 && mantissa == 0;
+  }
+  return false;
 }
 
 // The value of a floating-point number of any format.
 double Float(const Format& format, const char* element) {
-  const uint64_t bits = Bits(element, format.size);
-  const uint64_t mantissa = bits & ((uint64_t{1} << format.mantissa) - 1);
-  const uint64_t ones = (uint64_t{1} << format.exponent) - 1;
-  const auto exponent = static_cast<int>((bits >> format.mantissa) & ones);
-  const bool negative = ((bits >> (format.mantissa + format.exponent)) & 1) != 0;
-  const int bias = (1 << (format.exponent - 1)) - 1;
-  double magnitude = 0;
-  if (IsNan(format, element)) {
-    magnitude = NAN;
-  } else if (format.infinity && exponent == static_cast<int>(ones)) {
-    magnitude = INFINITY;
-  } else {
-    // Numbers with an exponent of zero have no leading one.
-    const double leading = exponent == 0 ? 0 : 1;
-    const double fraction = std::ldexp(static_cast<double>(mantissa), -format.mantissa);
-    magnitude = std::ldexp(leading + fraction, (exponent == 0 ? 1 : exponent) - bias);
+  if (IsNan(format, element)) return NAN;
+  const auto [negative, exponent, mantissa] = Split(format, element);
+  const double sign = negative ? -1 : 1;
+  if (format.special == Special::kInfinity && exponent == (uint64_t{1} << format.exponent) - 1) {
+    return sign * INFINITY;
   }
-  return negative ? -magnitude : magnitude;
+  const int bias =
+      (1 << (format.exponent - 1)) - (format.special == Special::kNegativeZero ? 0 : 1);
+  // Numbers with an exponent of zero have no leading one.
+  const double leading = exponent == 0 ? 0 : 1;
+  const double fraction = std::ldexp(static_cast<double>(mantissa), -format.mantissa);
+  const int power = exponent == 0 ? 1 : static_cast<int>(exponent);
+  return sign * std::ldexp(leading + fraction, power - bias);
 }
 
 template <typename T>

@@ -328,6 +328,8 @@ TEST(DebugFormats, ArgumentsAreReadAsTheirTypesSay) {
   const uint16_t bfloat = 0xc040;
   const uint8_t e4m3 = 0x7f;
   const uint8_t e5m2 = 0x7c;
+  const uint8_t e4m3fnuz = 0x80;
+  const uint8_t e5m2fnuz = 0xc2;
   const double wide = 0.1;
   const int64_t least = INT64_MIN;
   const bool flag = true;
@@ -339,10 +341,12 @@ TEST(DebugFormats, ArgumentsAreReadAsTheirTypesSay) {
                       {"d", "F8_E5M2", &e5m2},
                       {"e", "F64", &wide},
                       {"f", "I64", &least},
-                      {"g", "BOOL", &flag}});
+                      {"g", "BOOL", &flag},
+                      {"h", "F8_E4M3FNUZ", &e4m3fnuz},
+                      {"i", "F8_E5M2FNUZ", &e5m2fnuz}});
   EXPECT_EQ(::testing::internal::GetCapturedStderr(),
             "  launch k over 1 x 2 x 3: a = 1.5, b = -3, c = nan, d = inf, e = 0.1, "
-            "f = -9223372036854775808, g = 1\n");
+            "f = -9223372036854775808, g = 1, h = nan, i = -1.5\n");
 }
 
 }  // namespace
