@@ -39,6 +39,7 @@ aoti_library(
 ```
 """
 
+load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
 load("//aoti/private/rules:package.bzl", "aoti_package")
@@ -49,6 +50,10 @@ load("//aoti/private/rules:torch_package.bzl", "aoti_torch_package")
 
 aoti_export = _aoti_export
 aoti_test = _aoti_test
+
+def _is_for_amds(targets):
+    """Whether targets name a GPU of AMD's; of what a `select` chooses, nothing is known here."""
+    return type(targets) == "list" and any([is_amds(target) for target in targets])
 
 def aoti_library(name, model, targets, weights = "external", options = [], aotinductor = "", test = {}, **kwargs):
     """A model as a C++ library, a shared library, an archive to deploy, and a test.
@@ -68,13 +73,14 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
     * `:name.aotinductor`, with `aotinductor`: `name.aotinductor.pt2`, the shared library and the
       weights as `torch._inductor.aoti_load_package` loads them.
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
-      on the simulator.
+      on the simulator. A library for AMD's GPUs has none: the simulator is a GPU of NVIDIA's.
 
     Args:
       name: lowercase words joined by single underscores; the generated code bears it.
       model: a `.pt2` file of `torch.export.save`, or a label that gives one.
       targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
-        PTX, which the driver of a newer GPU compiles when the model is loaded.
+        PTX, which the driver of a newer GPU compiles when the model is loaded; `gfx90a` and `gfx942`
+        are machine code for AMD's MI200 and MI300. A library is for one vendor's GPUs.
       weights: `external`: the library is told at run time where the file with the weights is.
       options: ways to make kernels that are not always the faster ones: `cooperative_reductions`,
         `dependent_launch` (docs/generator.md). One that a target cannot use changes nothing for it.
@@ -122,7 +128,10 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
             shared_library = ":" + name + ".so",
             **kwargs
         )
-    if test != None:
+    if test == None or _is_for_amds(targets):
+        if test:
+            fail("%s: test: a library for AMD's GPUs has no test: the simulator is a GPU of NVIDIA's" % name)
+    else:
         attributes = kwargs | test
         aoti_test(
             name = name + "_test",

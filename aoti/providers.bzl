@@ -1,13 +1,14 @@
 """What the rules tell each other, and rules of yours that build on them."""
 
-load("//aoti/private:targets.bzl", "capability")
+load("//aoti/private:targets.bzl", "capability", "is_amds")
 
 def _require(condition, message):
     if not condition:
         fail(message)
 
 def _init_aoti_program_info(*, target, program, shards, sources, kernels):
-    _require(capability(target) != None and target.startswith("sm_"), "target: \"%s\" is no sm_*" % target)
+    machine_code = is_amds(target) or (capability(target) != None and target.startswith("sm_"))
+    _require(machine_code, "target: \"%s\" is no sm_* and no gfx*" % target)
     _require(shards, "shards: there is at least one")
     _require(len(kernels) == len(shards), "kernels: %d directories for %d shards" % (len(kernels), len(shards)))
     _require(program.basename == "program.json", "program: %s is no program.json" % program.path)
@@ -20,13 +21,13 @@ def _init_aoti_program_info(*, target, program, shards, sources, kernels):
     }
 
 AotiProgramInfo, _new_aoti_program_info = provider(
-    doc = "A model lowered for one compute capability, and its compiled kernels.",
+    doc = "A model lowered for one compute capability or architecture of AMD's, and its compiled kernels.",
     fields = {
         "kernels": "list of `File`: a directory a shard, of compiled kernels, in the shards' order.",
         "program": "`File`: the program, as docs/program.md describes it.",
         "shards": "list of `File`: a directory a shard, of kernels as TTIR.",
         "sources": "`File`: a directory with the kernels' readable sources.",
-        "target": "`string`: what it was lowered for, such as `sm_90`.",
+        "target": "`string`: what it was lowered for, such as `sm_90` or `gfx942`.",
     },
     init = _init_aoti_program_info,
 )
@@ -67,12 +68,15 @@ AotiModelInfo, _new_aoti_model_info = provider(
     init = _init_aoti_model_info,
 )
 
-def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, ptxas, march, shards, capabilities):
+def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, ptxas, march, shards, capabilities, architectures = []):
     _require(shards >= 1, "shards: %d is less than 1" % shards)
     _require(capabilities, "capabilities: there is at least one")
     _require(march, "march: name an instruction set, or the library depends on the machine that builds it")
     _require(march != "native", "march: \"native\" makes the library depend on the machine that builds it")
+    for architecture in architectures:
+        _require(is_amds(architecture), "architectures: \"%s\" is no gfx*" % architecture)
     return {
+        "architectures": architectures,
         "capabilities": capabilities,
         "compile": compile,
         "export": export,
@@ -88,6 +92,7 @@ def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, p
 AotiToolchainInfo, _new_aoti_toolchain_info = provider(
     doc = "What the actions run. Each tool is wrapgen with no more Python packages than its step needs.",
     fields = {
+        "architectures": "list of `string`: the architectures of AMD's it builds for, such as `gfx942`.",
         "capabilities": "list of `string`: the compute capabilities it builds for, such as `90`.",
         "compile": "`FilesToRunProvider`: TTIR to machine code; has Triton, no PyTorch.",
         "export": "`FilesToRunProvider`: model to `.pt2`; has PyTorch.",

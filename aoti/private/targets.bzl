@@ -1,4 +1,7 @@
-"""Targets, as wrapgen/target.py spells them: `sm_90` is machine code, `compute_90` is PTX."""
+"""Targets, as wrapgen/target.py spells them.
+
+`sm_90` is machine code of NVIDIA's, `compute_90` is PTX, `gfx942` is machine code of AMD's.
+"""
 
 def capability(target):
     """Parses a target.
@@ -14,6 +17,18 @@ def capability(target):
         return number
     return None
 
+def is_amds(target):
+    """Says whose GPUs a target is for.
+
+    Args:
+      target: a string.
+
+    Returns:
+      Whether it is the name of an architecture of AMD's, such as `gfx942`, and not NVIDIA's.
+    """
+    digits = target.removeprefix("gfx")
+    return digits != target and digits.isalnum() and digits == digits.lower()
+
 def lowering_target(target):
     """Says which target's program a target is compiled from.
 
@@ -21,28 +36,37 @@ def lowering_target(target):
       target: a target.
 
     Returns:
-      `sm_90` for `compute_90` and for itself.
+      `sm_90` for `compute_90` and for itself; `gfx942` for itself.
     """
+    if is_amds(target):
+        return target
     return "sm_" + capability(target)
 
-def check_targets(targets, capabilities):
+def check_targets(targets, capabilities, architectures = []):
     """Says what is wrong with a list of targets.
 
     Args:
       targets: the targets asked for.
       capabilities: the compute capabilities that the toolchain can build for.
+      architectures: AMD's architectures that it can build for.
 
     Returns:
       A message, or `None` if all is well.
     """
-    known = ["sm_%s, compute_%s" % (c, c) for c in capabilities]
+    known = ["sm_%s, compute_%s" % (c, c) for c in capabilities] + architectures
     if not targets:
         return "targets is empty: name at least one of %s" % ", ".join(known)
     for i, target in enumerate(targets):
-        if capability(target) not in capabilities:
+        if capability(target) not in capabilities and target not in architectures:
             return "unknown target \"%s\": this toolchain builds for %s" % (target, ", ".join(known))
         if target in targets[:i]:
             return "target \"%s\" is named twice" % target
+    amds = [target for target in targets if is_amds(target)]
+    if amds and len(amds) < len(targets):
+        return "targets %s run on NVIDIA's GPUs and %s on AMD's: a library calls one vendor's driver; build one for each" % (
+            ", ".join([target for target in targets if not is_amds(target)]),
+            ", ".join(amds),
+        )
     return None
 
 def group_by_lowering(targets):

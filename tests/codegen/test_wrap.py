@@ -383,6 +383,13 @@ def test_targets_refused(programs: list[Target], targets: list[Target], message:
         codegen.generate("model_a", made, [], targets)
 
 
+def test_aotinductors_interface_is_refused_for_amds(tmp_path: Path) -> None:
+    one = samples.elementwise("gfx942")
+    kernels = samples.write_kernels(tmp_path / "kernels", one, GFX942)
+    with pytest.raises(CodegenError, match=r"NVIDIA's GPUs alone, the targets are gfx942"):
+        codegen.generate("model_a", {GFX942: one}, [kernels], [GFX942], aotinductor=True)
+
+
 def test_program_of_another_target() -> None:
     with pytest.raises(CodegenError, match="given for sm_80 was lowered for sm_90"):
         codegen.generate("model_a", {SM_80: samples.elementwise("sm_90")}, [], [SM_80])

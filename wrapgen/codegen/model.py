@@ -109,6 +109,11 @@ def generate(
         "kernels.S": embedding.assembly(),
     }
     if aotinductor:
+        if platform_of(targets) == "hip":
+            raise CodegenError(
+                "AOTInductor's interface is there for NVIDIA's GPUs alone, the targets are "
+                f"{', '.join(map(str, ordered))}; build the library without"
+            )
         texts["aotinductor.cc"] = aotinductor_source.source(name, first, targets)
     return {path: text.encode() for path, text in texts.items()} | embedding.files()
 

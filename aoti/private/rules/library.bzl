@@ -6,7 +6,7 @@ load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolcha
 load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load("//aoti:providers.bzl", "AotiModelInfo", "AotiProgramInfo")
-load("//aoti/private:targets.bzl", "check_targets", "group_by_lowering")
+load("//aoti/private:targets.bzl", "check_targets", "group_by_lowering", "is_amds")
 load("//aoti/private/actions:cc.bzl", "cc_archive", "cc_compile", "cc_features")
 load("//aoti/private/actions:compile.bzl", "compile")
 load("//aoti/private/actions:lower.bzl", "lower")
@@ -31,17 +31,19 @@ def _check(ctx, toolchain):
     if not lowercase or words[0][0].isdigit() or words[0] == "aoti":
         fail("%s: the generated code bears the name: it must be lowercase words joined by single " % ctx.label +
              "underscores, such as resnet_b32, and must not begin with a digit or aoti")
-    message = check_targets(ctx.attr.targets, toolchain.capabilities)
+    message = check_targets(ctx.attr.targets, toolchain.capabilities, toolchain.architectures)
     if message:
         fail("%s: %s" % (ctx.label, message))
     message = check_debug_modes(ctx.attr._debug[BuildSettingInfo].value)
     if message:
         fail("%s: %s" % (ctx.label, message))
+    if ctx.attr.aotinductor and is_amds(ctx.attr.targets[0]):
+        fail("%s: aotinductor: the interface is there for NVIDIA's GPUs alone" % ctx.label)
     if ctx.attr.weights == "embedded":
         fail("%s: weights = \"embedded\" is not there yet; use \"external\"" % ctx.label)
 
 def _program(ctx, toolchain, graph, target, targets):
-    """Lowers and compiles for one compute capability."""
+    """Lowers and compiles for one compute capability, or architecture of AMD's."""
     lowered = lower(
         ctx.actions,
         toolchain = toolchain,
@@ -102,7 +104,8 @@ def _aoti_library_impl(ctx):
 
     cc_toolchain = find_cc_toolchain(ctx)
     features = cc_features(ctx, cc_toolchain)
-    runtime = ctx.attr._runtime[CcInfo]
+    amds = is_amds(targets[0])
+    runtime = (ctx.attr._runtime_hip if amds else ctx.attr._runtime)[CcInfo]
     compilation_context, model_objects = cc_compile(
         actions,
         cc_toolchain = cc_toolchain,
@@ -140,7 +143,8 @@ def _aoti_library_impl(ctx):
         name = name,
         model = name,
         march = toolchain.march,
-        programs = programs,
+        # There is no simulated GPU of AMD's.
+        programs = [] if amds else programs,
     )
     program_files = [program.program for program in programs]
     kernel_files = [directory for program in programs for directory in program.kernels]
@@ -203,7 +207,7 @@ aoti_library_rule = rule(
             doc = "Options of lowering, such as `cooperative_reductions`.",
         ),
         "targets": attr.string_list(
-            doc = "What to build for, such as `sm_90` or `compute_90`.",
+            doc = "What to build for, such as `sm_90`, `compute_90` or `gfx942`.",
             mandatory = True,
         ),
         "weights": attr.string(
@@ -219,6 +223,11 @@ aoti_library_rule = rule(
         "_runtime": attr.label(
             doc = "The C++ runtime.",
             default = Label("//runtime"),
+            providers = [CcInfo],
+        ),
+        "_runtime_hip": attr.label(
+            doc = "The same for AMD's GPUs.",
+            default = Label("//runtime:hip"),
             providers = [CcInfo],
         ),
         "_simulator": attr.label(

@@ -3,6 +3,7 @@
 load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolchain")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load("//aoti:providers.bzl", "AotiModelInfo")
+load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/actions:cc.bzl", "cc_compile", "cc_features", "cc_shared_library")
 load(":library.bzl", "AotiObjectsInfo")
 
@@ -12,6 +13,7 @@ def _aoti_shared_library_impl(ctx):
     model = library[AotiModelInfo]
     cc_toolchain = find_cc_toolchain(ctx)
     features = cc_features(ctx, cc_toolchain)
+    runtime = (ctx.attr._runtime_hip if is_amds(model.targets[0]) else ctx.attr._runtime)[CcInfo]
     aotinductor = library[AotiObjectsInfo].aotinductor
     deps = [ctx.attr._aotinductor[CcInfo]] if aotinductor else []
     _, entry_objects = cc_compile(
@@ -30,7 +32,7 @@ def _aoti_shared_library_impl(ctx):
         features = features,
         name = model.name,
         compilation_outputs = library[AotiObjectsInfo].compilation_outputs + [entry_objects],
-        deps = [ctx.attr._runtime[CcInfo]] + deps,
+        deps = [runtime] + deps,
         exports = ctx.file._aotinductor_exports if aotinductor else ctx.file._exports,
     )
     return [DefaultInfo(
@@ -66,6 +68,11 @@ aoti_shared_library = rule(
         "_runtime": attr.label(
             doc = "The C++ runtime.",
             default = Label("//runtime"),
+            providers = [CcInfo],
+        ),
+        "_runtime_hip": attr.label(
+            doc = "The same for AMD's GPUs.",
+            default = Label("//runtime:hip"),
             providers = [CcInfo],
         ),
     },

@@ -4,6 +4,7 @@ load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolcha
 load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load("//aoti:providers.bzl", "AotiModelInfo")
+load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/actions:cc.bzl", "cc_archive", "cc_compile", "cc_features")
 load("//aoti/private/actions:simulator.bzl", "write_simulator_link")
 
@@ -31,12 +32,12 @@ def link_simulator(ctx, *, simulator, name, model, march, programs):
       name: what the outputs' names begin with.
       model: what the generated code calls the model.
       march: the instruction set, as gcc's `-march`.
-      programs: list of `AotiProgramInfo`.
+      programs: list of `AotiProgramInfo`, of which it can run none if there is none.
 
     Returns:
       A list of linking contexts and the runfiles, both empty where no simulator is wanted.
     """
-    if not simulator.driver:
+    if not simulator.driver or not programs:
         return [], ctx.runfiles()
     cc_toolchain = find_cc_toolchain(ctx)
     features = cc_features(ctx, cc_toolchain)
@@ -107,6 +108,8 @@ aoti_simulator = rule(
 
 def _aoti_simulator_link_impl(ctx):
     model = ctx.attr.library[AotiModelInfo]
+    if is_amds(model.targets[0]):
+        fail("%s: %s is for AMD's GPUs, of which there is no simulated one" % (ctx.label, ctx.attr.library.label))
     contexts, runfiles = link_simulator(
         ctx,
         simulator = ctx.attr._simulator[AotiSimulatorInfo],

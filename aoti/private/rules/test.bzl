@@ -2,7 +2,7 @@
 
 load("@bazel_skylib//rules:common_settings.bzl", "BuildSettingInfo")
 load("//aoti:providers.bzl", "AotiModelInfo")
-load("//aoti/private:targets.bzl", "capability")
+load("//aoti/private:targets.bzl", "capability", "is_amds")
 load("//aoti/private/actions:test.bzl", "write_test")
 
 DEVICES = ["auto", "gpu", "simulator"]
@@ -44,6 +44,8 @@ def _numbers(label, attribute, values):
 
 def _aoti_test_impl(ctx):
     model = ctx.attr.library[AotiModelInfo]
+    if is_amds(model.targets[0]):
+        fail("%s: %s is for AMD's GPUs: the test runs models on NVIDIA's, or simulates one" % (ctx.label, ctx.attr.library.label))
     capabilities, message = simulated_capabilities(model.targets, ctx.attr.capabilities)
     if message:
         fail("%s: %s" % (ctx.label, message))

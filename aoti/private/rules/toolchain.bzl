@@ -18,6 +18,7 @@ def _aoti_toolchain_impl(ctx):
             march = ctx.attr.march,
             shards = ctx.attr.shards,
             capabilities = ctx.attr.capabilities,
+            architectures = ctx.attr.architectures,
         ),
     )]
 
@@ -33,6 +34,10 @@ aoti_toolchain = rule(
     implementation = _aoti_toolchain_impl,
     doc = "A toolchain for `//aoti:toolchain_type`. All attributes have defaults.",
     attrs = {
+        "architectures": attr.string_list(
+            doc = "AMD's architectures that wrapgen can build for.",
+            default = ["gfx90a", "gfx942"],
+        ),
         "capabilities": attr.string_list(
             doc = "The compute capabilities that wrapgen can build for.",
             default = ["80", "90"],

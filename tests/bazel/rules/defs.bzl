@@ -6,7 +6,7 @@ load("//aoti:providers.bzl", "AotiModelInfo")
 load("//aoti:toolchain.bzl", "aoti_toolchain")
 
 # buildifier: disable=bzl-visibility
-load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowering")
+load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowering", "is_amds")
 
 # buildifier: disable=bzl-visibility
 load("//aoti/private/rules:test.bzl", "simulated_capabilities")
@@ -30,6 +30,21 @@ def _targets_test_impl(ctx):
         str(group_by_lowering(["sm_80", "sm_90", "compute_90"])),
     )
     asserts.equals(env, None, check_targets(["sm_80", "compute_90"], ["80", "90"]))
+    for target in ["gfx90a", "gfx942"]:
+        asserts.true(env, is_amds(target))
+    for bad in ["", "gfx", "gfx_942", "GFX942", "gfx90A", "sm_90"]:
+        asserts.false(env, is_amds(bad))
+    asserts.equals(
+        env,
+        {"gfx90a": ["gfx90a"], "gfx942": ["gfx942"]},
+        group_by_lowering(["gfx942", "gfx90a"]),
+    )
+    asserts.equals(env, None, check_targets(["gfx942", "gfx90a"], ["90"], ["gfx90a", "gfx942"]))
+    asserts.equals(
+        env,
+        "unknown target \"gfx1100\": this toolchain builds for sm_90, compute_90, gfx942",
+        check_targets(["gfx1100"], ["90"], ["gfx942"]),
+    )
     return unittest.end(env)
 
 _targets_test = unittest.make(_targets_test_impl)
@@ -84,10 +99,11 @@ def _library_failure(name, message, **kwargs):
 
 def _test_failure(name, message, **kwargs):
     """Declares an `aoti_test` that is wrong, and the test that says so."""
+    library = kwargs.pop("library", "//tests/bazel/small:small")
     aoti_test(
         name = name + "_wrong_test",
-        library = "//tests/bazel/small",
-        shared_library = "//tests/bazel/small:small.so",
+        library = library,
+        shared_library = library + ".so",
         tags = ["manual"],
         **kwargs
     )
@@ -218,6 +234,24 @@ _simulated_shared_library_test = analysistest.make(
     config_settings = {_SIMULATOR: True},
 )
 
+def _runtime_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    paths = [
+        file.path
+        for action in analysistest.target_actions(env)
+        for file in action.inputs.to_list()
+    ]
+    hip = [path for path in paths if "/internal_hip/" in path or "libinternal_hip." in path]
+    cuda = [path for path in paths if "/internal/" in path or "libinternal." in path]
+    asserts.equals(env, ctx.attr.hip, bool(hip), "whether HIP's runtime is linked")
+    asserts.equals(env, not ctx.attr.hip, bool(cuda), "whether CUDA's runtime is linked")
+    return analysistest.end(env)
+
+_runtime_test = analysistest.make(
+    _runtime_test_impl,
+    attrs = {"hip": attr.bool(doc = "Whether it is HIP's.")},
+)
+
 # Debug builds.
 
 _DEBUG = str(Label("//aoti:debug"))
@@ -345,6 +379,38 @@ def rules_test_suite(name):
         name = "unknown_target_test",
         message = ["unknown target \"sm_42\": this toolchain builds for sm_80, compute_80, sm_90, compute_90"],
         targets = ["sm_42"],
+    )
+    _library_failure(
+        name = "two_vendors_test",
+        message = [
+            "targets sm_90, compute_90 run on NVIDIA's GPUs and gfx942 on AMD's: a library calls one " +
+            "vendor's driver; build one for each",
+        ],
+        targets = ["sm_90", "gfx942", "compute_90"],
+    )
+    _library_failure(
+        name = "aotinductor_for_amds_test",
+        aotinductor = "cuda",
+        message = ["aotinductor: the interface is there for NVIDIA's GPUs alone"],
+        targets = ["gfx942"],
+    )
+    _test_failure(
+        name = "test_of_amds_test",
+        library = "//tests/bazel/small:small_hip",
+        message = ["small_hip is for AMD's GPUs: the test runs models on NVIDIA's, or simulates one"],
+    )
+    _runtime_test(
+        name = "runtime_test",
+        target_under_test = "//tests/bazel/small:small.so",
+    )
+    _runtime_test(
+        name = "hip_runtime_test",
+        hip = True,
+        target_under_test = "//tests/bazel/small:small_hip.so",
+    )
+    _simulated_shared_library_test(
+        name = "hip_simulator_test",
+        target_under_test = "//tests/bazel/small:small_hip",
     )
     _library_failure(
         name = "malformed_target_test",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from elftools.elf.sections import SymbolTableSection
 LIBRARIES = {
     "resnet_aoti": Path("models/libresnet_aoti.so"),
     "small": Path("tests/bazel/small/libsmall.so"),
+    "small_hip": Path("tests/bazel/small/libsmall_hip.so"),
 }
 
 NEEDED = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"}
@@ -32,7 +34,7 @@ def dynamic(elf: ELFFile) -> DynamicSection:
     return section
 
 
-def test_needs_the_c_library_and_no_cuda(name: str) -> None:
+def test_needs_the_c_library_and_no_driver(name: str) -> None:
     with LIBRARIES[name].open("rb") as file:
         tags = list(dynamic(ELFFile(file)).iter_tags())
     needed = {tag.needed for tag in tags if tag.entry.d_tag == "DT_NEEDED"}
@@ -93,3 +95,20 @@ def test_package_holds_what_is_deployed() -> None:
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members.values()} == {
         (0, 0, 0, "", "")
     }
+
+
+def test_package_for_amds() -> None:
+    with tarfile.open("tests/bazel/small/small_hip.tar") as archive:
+        stream = archive.extractfile("small_hip/manifest.json")
+        assert stream is not None
+        manifest = json.load(stream)
+    # HIP 6.0, as hipRuntimeGetVersion spells it.
+    assert manifest["targets"] == {"gfx90a": {"driver": 60000000}, "gfx942": {"driver": 60000000}}
+
+
+def test_amds_code_is_in_its_library_alone() -> None:
+    """And finds AMD's driver by name, at run time."""
+    hip, cuda = (LIBRARIES[name].read_bytes() for name in ("small_hip", "small"))
+    assert b"libamdhip64.so.6" in hip and b"libcuda.so" not in hip
+    assert b"libcuda.so.1" in cuda and b"libamdhip64" not in cuda
+    assert b"amdgcn-amd-amdhsa--gfx90a" in hip and b"amdgcn-amd-amdhsa--gfx942" in hip
