@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,32 @@ def test_the_library_needs_nothing_of_pytorch() -> None:
         needed = [tag.needed for tag in dynamic.iter_tags() if tag.entry.d_tag == "DT_NEEDED"]
     assert needed
     assert not [name for name in needed if "torch" in name or "c10" in name or "cuda" in name]
+
+
+WITHOUT = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+container, message = ctypes.c_void_p(), ctypes.c_char_p()
+create = library.AOTInductorModelContainerCreateWithDevice
+assert create(ctypes.byref(container), ctypes.c_size_t(1), b"cuda", None) == 1
+assert not container
+assert library.AOTInductorGetLastError(ctypes.byref(message)) == 0
+print(message.value.decode())
+"""
+
+
+def test_without_pytorch() -> None:
+    """The library loads in any process, and says there what its interface is for."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(LIBRARY.resolve())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "works in a process that has PyTorch loaded, 2.11 or newer, and this one has not" in (
+        done.stdout
+    )
 
 
 SAME = """

@@ -286,3 +286,13 @@ def test_weights_change_while_the_model_runs(runner: Any) -> None:
 def test_what_is_not_offered(runner: Any) -> None:
     with pytest.raises(RuntimeError, match="does not hand out its weights"):
         runner.extract_constants_map(False)
+
+
+def test_a_package_without_weights(tmp_path: Path) -> None:
+    package = tmp_path / "served.pt2"
+    with zipfile.ZipFile(PACKAGE) as source, zipfile.ZipFile(package, "w") as target:
+        for name in source.namelist():
+            if not name.endswith(".safetensors"):
+                target.writestr(name, source.read(name))
+    with pytest.raises(RuntimeError, match=r"/served\.safetensors: cannot be opened: No such file"):
+        aoti_load_package(package)

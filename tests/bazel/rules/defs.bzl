@@ -177,6 +177,37 @@ def _model_info_test_impl(ctx):
 
 _model_info_test = analysistest.make(_model_info_test_impl)
 
+# AOTInductor's interface.
+
+def _interface_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    made = [
+        file.basename
+        for action in analysistest.target_actions(env)
+        if action.mnemonic == "AotiWrap"
+        for file in action.outputs.to_list()
+    ]
+    asserts.equals(env, ctx.attr.wanted, "aotinductor.cc" in made)
+    return analysistest.end(env)
+
+_interface_test = analysistest.make(
+    _interface_test_impl,
+    attrs = {"wanted": attr.bool()},
+)
+
+def _torch_package_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    (action,) = analysistest.target_actions(env)
+    asserts.equals(env, "AotiTorchPackage", action.mnemonic)
+    asserts.equals(env, ["served.aotinductor.pt2"], [f.basename for f in action.outputs.to_list()])
+    inputs = [file.basename for file in action.inputs.to_list()]
+    for name in ["libserved.so", "served.safetensors", "model.cc"]:
+        asserts.true(env, name in inputs, name)
+    asserts.true(env, "--device cuda" in " ".join(action.argv), "the device")
+    return analysistest.end(env)
+
+_torch_package_test = analysistest.make(_torch_package_test_impl)
+
 # The simulator.
 
 _SIMULATOR = str(Label("//aoti:simulator"))
@@ -454,6 +485,20 @@ def rules_test_suite(name):
         name = "no_shards_test",
         message = ["shards: 0 is less than 1"],
         shards = 0,
+    )
+    _interface_test(
+        name = "interface_test",
+        target_under_test = "//tests/aotinductor:served",
+        wanted = True,
+    )
+    _interface_test(
+        name = "no_interface_test",
+        target_under_test = "//tests/bazel/small",
+        wanted = False,
+    )
+    _torch_package_test(
+        name = "torch_package_test",
+        target_under_test = "//tests/aotinductor:served.aotinductor",
     )
     _actions_test(
         name = "actions_test",
