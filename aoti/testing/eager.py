@@ -168,7 +168,20 @@ class Interpreter(torch.fx.Interpreter):
             result = self._emulate(target, args, kwargs)
         if self.precision is None or target is aten.view.dtype:
             return result
+        if args and result is args[0]:
+            result = self._copied(result)
         return tree_map(lambda value: widened(value, self.precision), result)
+
+    def _copied(self, value: Any) -> Any:
+        """A copy of an operand that is its own result where the export's is a conversion to another
+        type, and so a copy: what changes one in place must not change the other."""
+        assert self._node is not None
+        source = self._node.args[0]
+        before = source.meta.get("val") if isinstance(source, torch.fx.Node) else None
+        after = self._node.meta.get("val")
+        if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
+            return value.clone() if before.dtype != after.dtype else value
+        return value
 
     def _inside(self, module: torch.fx.GraphModule, arguments: Sequence[Any]) -> Any:
         """Runs a graph inside this one."""

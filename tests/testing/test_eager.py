@@ -70,6 +70,21 @@ class WithoutGradient(nn.Module):
         return y.to(x.dtype) + 1
 
 
+class Converted(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x.half()
+        y.mul_(3)
+        return x + 1, y
+
+
+def test_a_conversion_that_float64_leaves_out_is_a_copy_all_the_same(tmp_path: Path) -> None:
+    x = torch.ones(2)
+    eager = save(Converted(), (x,), tmp_path / "net.pt2")
+    for precision in (None, torch.float64):
+        found = eager.run({"x": x}, precision)
+        assert [output.tolist() for output in found.outputs] == [[2, 2], [3, 3]]
+
+
 def test_a_block_without_gradients(tmp_path: Path) -> None:
     x = torch.rand(4).half().requires_grad_()
     eager = save(WithoutGradient(), (x,), tmp_path / "net.pt2")
