@@ -86,10 +86,16 @@ Status StreamLauncher::Read(DeviceAddress predicate, uint32_t nbytes, bool* hold
     return Status(Code::kInternal,
                   doing + ": it has " + std::to_string(nbytes) + " bytes, more than a number has");
   }
-  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, MemcpyDtoHAsync, &number, predicate, nbytes, stream_);
+  AOTI_RETURN_IF_ERROR(ToHost(doing, &number, predicate, nbytes));
+  *holds = number != 0;
+  return Status();
+}
+
+Status StreamLauncher::ToHost(const std::string& doing, void* to, DeviceAddress from,
+                              uint64_t nbytes) const {
+  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, MemcpyDtoHAsync, to, from, nbytes, stream_);
   // The copy into memory that is not pinned may or may not be done when the call returns.
   AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, StreamSynchronize, stream_);
-  *holds = number != 0;
   return Status();
 }
 
@@ -99,9 +105,7 @@ Status StreamLauncher::Synchronize(const std::string& doing) {
 }
 
 Status StreamLauncher::Fetch(void* to, DeviceAddress from, uint64_t nbytes) {
-  const std::string doing = "reading " + std::to_string(nbytes) + " bytes of the device";
-  AOTI_CUDA_RETURN_IF_ERROR(driver_, doing, MemcpyDtoHAsync, to, from, nbytes, stream_);
-  return Synchronize(doing);
+  return ToHost("reading " + std::to_string(nbytes) + " bytes of the device", to, from, nbytes);
 }
 
 }  // namespace aoti

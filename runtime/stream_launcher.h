@@ -34,6 +34,8 @@ class StreamLauncher final : public Launcher, private Inspector {
   Status Synchronize(const std::string& doing) override;
   Status Fetch(void* to, DeviceAddress from, uint64_t nbytes) override;
   Status Read(DeviceAddress predicate, uint32_t nbytes, bool* holds) const;
+  // Copies memory to the host and waits for that.
+  Status ToHost(const std::string& doing, void* to, DeviceAddress from, uint64_t nbytes) const;
 
   const Driver& driver_;
   const KernelSet& kernels_;

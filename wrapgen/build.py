@@ -87,7 +87,7 @@ def build(
       options: of lowering (wrapgen/options.py).
       link: whether to compile and link the C++ as well. Where there is no compiler, or its headers
         are missing, that is said and the sources are the result.
-      debug_modes: what the model does besides, for debugging: some of ``codegen.debug.MODES``.
+      debug_modes: what the model does besides, for debugging: some of ``options.DEBUG_MODES``.
       aotinductor: whether the library has AOTInductor's interface too, and is packed for PyTorch.
 
     Raises:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wrapgen.options import OPTIONS, OptionError
+from wrapgen.options import DEBUG_MODES, OPTIONS, OptionError
 from wrapgen.options import check as check_options
 from wrapgen.target import Target, TargetError, parse
 
@@ -383,8 +383,9 @@ def _add_instrument(parser: Any) -> None:
         "--instrument",
         action="append",
         default=[],
+        choices=DEBUG_MODES,
         metavar="MODE",
-        help="make a debug build: launches, nan, nvtx, sync or values; repeatable",
+        help=f"make a debug build: {', '.join(DEBUG_MODES)}; repeatable",
     )
 
 
@@ -393,6 +394,8 @@ def _wrap(args: argparse.Namespace) -> None:
     if args.standalone:
         if args.aotinductor:
             raise UsageError("--aotinductor is of a shared library, which --standalone is not")
+        if args.instrument:
+            raise UsageError("--instrument is of a library, which --standalone is not")
         from wrapgen import sources
         from wrapgen.codegen import standalone
 

@@ -1,7 +1,8 @@
-"""Options of lowering: ways to make kernels that are not always the faster ones.
+"""Options: of lowering, ways to make kernels that are not always the faster ones; and what debug
+builds do besides.
 
-None is on by itself. An option holds where the target's hardware has what it needs, and changes
-nothing for other targets, so that one list serves a model that is built for several.
+None is on by itself. An option of lowering holds where the target's hardware has what it needs, and
+changes nothing for other targets, so that one list serves a model that is built for several.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ OPTIONS: Final = {
     ),
 }
 """What each option does, a clause."""
+
+DEBUG_MODES: Final = ("launches", "nan", "nvtx", "sync", "values")
+"""What debug builds can do at each step (docs/runtime.md, "Debug builds")."""
 
 _NEEDS: Final = {"cooperative_reductions": 60, "dependent_launch": 90}
 """The least compute capability, as targets spell it."""

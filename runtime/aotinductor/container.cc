@@ -260,10 +260,11 @@ Status Container::UpdateWeights(const std::vector<NamedTensor>& tensors,
     inactive_is_files_ = false;
     return Status();
   }
-  active_is_files_ = false;
   // Held until here, so that tensors read in place may go once this has returned.
   WeightsHandle previous;
-  return aoti::SwapWeights(model_, loaded, &previous);
+  AOTI_RETURN_IF_ERROR(aoti::SwapWeights(model_, loaded, &previous));
+  active_is_files_ = false;
+  return Status();
 }
 
 Status Container::CheckFull(const std::vector<NamedTensor>& tensors) const {
@@ -319,8 +320,8 @@ Status Container::MakeContiguous(const std::string& label, const DLTensor& view,
 }
 
 Status Container::SwapWeights() {
-  AOTI_RETURN_IF_ERROR(CheckFolded(true));
   const std::lock_guard<std::mutex> lock(weights_mutex_);
+  AOTI_RETURN_IF_ERROR(CheckInactive());
   WeightsHandle previous;
   AOTI_RETURN_IF_ERROR(aoti::SwapWeights(model_, inactive_, &previous));
   inactive_ = std::move(previous);
@@ -335,8 +336,13 @@ void Container::FreeInactiveWeights() {
 }
 
 Status Container::CheckFolded(bool inactive) {
+  if (!inactive) return Status();
   const std::lock_guard<std::mutex> lock(weights_mutex_);
-  if (!inactive || inactive_ != nullptr) return Status();
+  return CheckInactive();
+}
+
+Status Container::CheckInactive() const {
+  if (inactive_ != nullptr) return Status();
   return Invalid(std::string("model ") + description_->model.name +
                  " has no inactive weights: update them first");
 }

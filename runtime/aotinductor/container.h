@@ -78,6 +78,9 @@ class Container {
 
   class Lease;
 
+  // Fails if there is no inactive set; weights_mutex_ is held.
+  Status CheckInactive() const;
+
   explicit Container(const Torch& torch) : torch_(torch) {}
 
   Status ParseDevice(const char* device);

@@ -125,6 +125,7 @@ def test_export_arguments(calls: list[Any], text: str, value: object) -> None:
         ("lower g.json --target sm_90 --shards 0 -o out", "from 1 to 100"),
         ("lower g.json --targ sm_90 -o out", "--target"),
         ("export m.py --arg depth -o o", "expected NAME=VALUE, got 'depth'"),
+        ("build m.pt2 --target sm_90 --instrument slow -o o", "invalid choice: 'slow'"),
         ("wrap --name m --target sm_90 --program p.json -o o", "expected TARGET=FILE"),
         ("build m.pt2 -o out", "required: --target"),
     ],
@@ -139,6 +140,13 @@ def test_an_option_given_twice(calls: list[Any], capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == (
         "wrapgen export: --arg n is given twice; see wrapgen export --help\n"
     )
+    assert not calls
+
+
+def test_one_file_is_no_debug_build(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    argv = "wrap --name m --target sm_90 --program sm_90=p --kernels a --standalone -o o".split()
+    assert cli.main([*argv, "--instrument", "nan"]) == 1
+    assert "--instrument is of a library" in capsys.readouterr().err
     assert not calls
 
 

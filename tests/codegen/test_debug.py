@@ -12,7 +12,7 @@ import pytest
 from tests.codegen import cpp, samples
 from tests.codegen.generated import SAMPLES, generate
 from wrapgen import codegen
-from wrapgen.codegen.debug import MODES
+from wrapgen.options import DEBUG_MODES
 from wrapgen.program import Program
 from wrapgen.target import parse
 
@@ -51,7 +51,7 @@ _ADDED = re.compile(
 )
 
 
-@pytest.mark.parametrize("modes", [(mode,) for mode in sorted(MODES)] + [tuple(sorted(MODES))])
+@pytest.mark.parametrize("modes", [(mode,) for mode in DEBUG_MODES] + [DEBUG_MODES])
 def test_modes_add_and_change_nothing(modes: tuple[str, ...], tmp_path: Path) -> None:
     """But for memory that only tensors to look at name, whose offsets are added too."""
 
@@ -77,8 +77,8 @@ def test_constants_are_cleared_before_they_are_computed_and_not_before_they_are_
 
 @pytest.mark.parametrize("of", [samples.conv_chain, samples.control, samples.launches])
 def test_a_debug_build_compiles_without_warnings(of: Callable[[], Program], tmp_path: Path) -> None:
-    source(tmp_path, *sorted(MODES), of=of)
-    model = tmp_path / "-".join(("model", *sorted(MODES)))
+    source(tmp_path, *DEBUG_MODES, of=of)
+    model = tmp_path / "-".join(("model", *DEBUG_MODES))
     flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), f"-I{model}", "-fsyntax-only"]
     for compiler in cpp.compilers():
         cpp.run([compiler, *flags, model / "model.cc"])

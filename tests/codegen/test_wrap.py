@@ -21,7 +21,17 @@ from wrapgen.codegen import CodegenError, args, launch
 from wrapgen.codegen.names import Namer, pascal
 from wrapgen.codegen.values import Values
 from wrapgen.dtype import DType
-from wrapgen.program import Fill, Launch, Procedure, Program, Ref, ScalarArg
+from wrapgen.program import (
+    Fill,
+    Launch,
+    Procedure,
+    Program,
+    Ref,
+    ScalarArg,
+    ScalarSpec,
+    Symbol,
+    TensorMapArg,
+)
 from wrapgen.target import Target, parse
 
 SM_80, SM_90, COMPUTE_80, COMPUTE_90 = map(parse, ("sm_80", "sm_90", "compute_80", "compute_90"))
@@ -453,6 +463,33 @@ def test_promised_multiples_are_checked_at_each_run(tmp_path: Path) -> None:
 )
 def test_scalars_that_are_but_passed_on(start: str, passed: list[str]) -> None:
     assert sorted(launch.passed_scalars(dynamic(start=start))) == passed
+
+
+def test_a_tensor_map_of_a_scalar_that_is_passed_on_may_change(tmp_path: Path) -> None:
+    """Though all memory it names is the library's: a graph must encode it anew."""
+    one = samples.launches()
+    *before, tiles = one.main.steps
+    assert isinstance(tiles, Launch)
+    x, _, columns = tiles.args
+    assert isinstance(x, TensorMapArg)
+    shape = ("u0", 64)
+    inside = (
+        dataclasses.replace(x, shape=shape),
+        dataclasses.replace(x, ref=Ref(space="arena", name="doubled"), access="write"),
+        columns,
+    )
+    steps = (*before, dataclasses.replace(tiles, args=inside), tiles)
+    changed = dataclasses.replace(
+        one,
+        symbols=(Symbol(name="u0", minimum=1, maximum=128),),
+        inputs=(*one.inputs, ScalarSpec(name="rows", path="args[1]", symbol="u0")),
+        main=dataclasses.replace(one.main, steps=steps),
+    )
+    assert launch.passed_scalars(changed) == {"u0"}
+    text = (wrap(tmp_path, changed, SM_90) / "model.cc").read_text()
+    calls = re.findall(r"kernels::(\w+)\(\s*launcher, \{[^}]*\}, Pointers::(\w+)", text)
+    assert [pointers for name, pointers in calls if name.startswith("tiles")] == ["kCaller"] * 2
+    assert [pointers for name, pointers in calls if name.startswith("shift")] == ["kOwned"]
 
 
 def test_long_expressions_are_laid_out(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@
 #include "runtime/aoti.h"
 #include "runtime/cpp.h"
 #include "runtime/description.h"
-#include "tests/runtime/simulator.h"
+#include "tests/runtime/simulator_fixture.h"
 
 // The images that the generated tables name. Each is text, as the simulator reads it.
 #define CONTROL_IMAGE(name, facts)                                                  \
@@ -150,22 +150,9 @@ struct Arguments {
   DLTensor count = {};
 };
 
-class ControlTest : public ::testing::Test {
+class ControlTest : public testing::SimulatorTest {
  protected:
-  void SetUp() override {
-    GetSimulator().reset();
-    GetSimulator().set_executor(RunKernel, nullptr);
-    before_ = GetSimulator().live();
-    Trace().clear();
-  }
-
-  void TearDown() override {
-    EXPECT_STREQ(GetSimulator().misuse(), "");
-    const SimulatorLive live = GetSimulator().live();
-    EXPECT_EQ(live.device_allocations, before_.device_allocations);
-    EXPECT_EQ(live.graphs, before_.graphs);
-    EXPECT_EQ(live.graph_execs, before_.graph_execs);
-  }
+  ControlTest() : SimulatorTest(RunKernel) { Trace().clear(); }
 
   static std::string Weights(const float* weight) {
     std::string file = R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
@@ -198,8 +185,6 @@ class ControlTest : public ::testing::Test {
   }
 
   static uint64_t Calls(const char* function) { return GetSimulator().calls(function); }
-
-  SimulatorLive before_ = {};
 };
 
 // Both ways to run.

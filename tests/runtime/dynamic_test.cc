@@ -20,7 +20,7 @@
 #include "model.h"
 #include "runtime/aoti.h"
 #include "runtime/cpp.h"
-#include "tests/runtime/simulator.h"
+#include "tests/runtime/simulator_fixture.h"
 
 // The images that the generated tables name. Each is text, as the simulator reads it.
 #define DYNAMIC_IMAGE(name, params)                                                         \
@@ -47,6 +47,7 @@ using dynamic::Dynamic;
 using testing::CurrentContext;
 using testing::GetDriver;
 using testing::GetSimulator;
+using testing::Stream;
 using Floats = std::vector<float>;
 
 template <typename T>
@@ -204,34 +205,9 @@ uint64_t ArenaSize(uint64_t s0, uint64_t s1) {
   return Align(4 * std::max(s0 * s1, s1 * s1)) + Align(4 * s1 * s1);
 }
 
-class DynamicTest : public ::testing::Test {
+class DynamicTest : public testing::SimulatorTest {
  protected:
-  void SetUp() override {
-    Reset();
-    before_ = GetSimulator().live();
-  }
-
-  void TearDown() override {
-    EXPECT_STREQ(GetSimulator().misuse(), "");
-    ExpectNothingNewLives();
-  }
-
-  static void Reset() {
-    GetSimulator().reset();
-    GetSimulator().set_executor(RunKernel, nullptr);
-  }
-
-  void ExpectNothingNewLives() {
-    const SimulatorLive live = GetSimulator().live();
-    EXPECT_EQ(live.contexts, before_.contexts);
-    EXPECT_EQ(live.modules, before_.modules);
-    EXPECT_EQ(live.device_allocations, before_.device_allocations);
-    EXPECT_EQ(live.host_allocations, before_.host_allocations);
-    EXPECT_EQ(live.streams, before_.streams);
-    EXPECT_EQ(live.events, before_.events);
-    EXPECT_EQ(live.graphs, before_.graphs);
-    EXPECT_EQ(live.graph_execs, before_.graph_execs);
-  }
+  DynamicTest() : SimulatorTest(RunKernel) {}
 
   static Status Load(Dynamic* model) {
     AotiModelOptions options = {};
@@ -262,21 +238,6 @@ class DynamicTest : public ::testing::Test {
   }
 
   static uint64_t Calls(const char* function) { return GetSimulator().calls(function); }
-
-  SimulatorLive before_ = {};
-};
-
-class Stream {
- public:
-  Stream() { EXPECT_EQ(GetDriver().StreamCreate(&handle_, cuda::kStreamNonBlocking), 0); }
-  ~Stream() { EXPECT_EQ(GetDriver().StreamDestroy(handle_), 0); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-
-  cuda::Stream handle() const { return handle_; }
-
- private:
-  cuda::Stream handle_ = nullptr;
 };
 
 // Both ways to run.

@@ -1,4 +1,4 @@
-// A fixture for tests of models and sessions, which finds what they do not release; and a stream.
+// A fixture for tests of models and sessions, with the toy model.
 
 #ifndef AOTI_TESTS_RUNTIME_RUNTIME_FIXTURE_H_
 #define AOTI_TESTS_RUNTIME_RUNTIME_FIXTURE_H_
@@ -9,37 +9,15 @@
 #include "gtest/gtest.h"
 #include "runtime/aoti.h"
 #include "runtime/cpp.h"
-#include "tests/runtime/simulator.h"
+#include "tests/runtime/simulator_fixture.h"
 #include "tests/runtime/toy_arguments.h"
 #include "tests/runtime/toy_model.h"
 
 namespace aoti::testing {
 
-class RuntimeTest : public ::testing::Test {
+class RuntimeTest : public SimulatorTest {
  protected:
-  void SetUp() override {
-    GetSimulator().reset();
-    GetSimulator().set_executor(RunToyKernel, nullptr);
-    weights_ = ToyWeights(kScale, kBias);
-    before_ = GetSimulator().live();
-  }
-
-  void TearDown() override {
-    EXPECT_STREQ(GetSimulator().misuse(), "");
-    ExpectNothingNewLives();
-  }
-
-  void ExpectNothingNewLives() {
-    const SimulatorLive live = GetSimulator().live();
-    EXPECT_EQ(live.contexts, before_.contexts);
-    EXPECT_EQ(live.modules, before_.modules);
-    EXPECT_EQ(live.device_allocations, before_.device_allocations);
-    EXPECT_EQ(live.host_allocations, before_.host_allocations);
-    EXPECT_EQ(live.streams, before_.streams);
-    EXPECT_EQ(live.events, before_.events);
-    EXPECT_EQ(live.graphs, before_.graphs);
-    EXPECT_EQ(live.graph_execs, before_.graph_execs);
-  }
+  RuntimeTest() : SimulatorTest(RunToyKernel), weights_(ToyWeights(kScale, kBias)) {}
 
   AotiModelOptions Options() const {
     AotiModelOptions options = {};
@@ -92,20 +70,6 @@ class RuntimeTest : public ::testing::Test {
 
   std::string weights_;
   AotiStatus status_ = {};
-  SimulatorLive before_ = {};
-};
-
-class Stream {
- public:
-  Stream() { EXPECT_EQ(GetDriver().StreamCreate(&handle_, cuda::kStreamNonBlocking), 0); }
-  ~Stream() { EXPECT_EQ(GetDriver().StreamDestroy(handle_), 0); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-
-  cuda::Stream handle() const { return handle_; }
-
- private:
-  cuda::Stream handle_ = nullptr;
 };
 
 }  // namespace aoti::testing

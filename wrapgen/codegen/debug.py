@@ -8,14 +8,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Literal
+from typing import Literal
 
 from wrapgen.codegen import expr, text
 from wrapgen.codegen.args import Blocks
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import lifetimes, refs
+from wrapgen.codegen.names import pascal
 from wrapgen.codegen.values import Values
 from wrapgen.dtype import INFO, DType
+from wrapgen.options import DEBUG_MODES
 from wrapgen.program import (
     Copy,
     Dim,
@@ -33,15 +35,6 @@ from wrapgen.program import (
     walk,
     weight_nbytes,
 )
-
-MODES: Final[dict[str, str]] = {
-    "launches": "kLaunches",
-    "nan": "kNan",
-    "nvtx": "kNvtx",
-    "sync": "kSync",
-    "values": "kValues",
-}
-"""What can be asked for, and what the runtime calls it."""
 
 Space = Literal["input", "output", "weight", "constant", "arena"]
 
@@ -68,10 +61,10 @@ def parse(model: str, modes: Iterable[str]) -> Debug | None:
     Raises ``CodegenError`` for an unknown one.
     """
     asked = frozenset(modes)
-    unknown = sorted(asked - set(MODES))
+    unknown = sorted(asked - set(DEBUG_MODES))
     if unknown:
         raise CodegenError(
-            f"unknown debug mode {unknown[0]!r}: expected some of {', '.join(sorted(MODES))}"
+            f"unknown debug mode {unknown[0]!r}: expected some of {', '.join(DEBUG_MODES)}"
         )
     return Debug(model, asked) if asked else None
 
@@ -80,7 +73,7 @@ def constant(debug: Debug | None) -> list[str]:
     """Declares the modes for the steps and the description."""
     if debug is None:
         return []
-    named = " | ".join(f"aoti::debug::{MODES[mode]}" for mode in sorted(debug.modes))
+    named = " | ".join(f"aoti::debug::k{pascal(mode)}" for mode in sorted(debug.modes))
     return [*text.statements(0, [f"constexpr uint32_t kDebug = {named};"]), ""]
 
 

@@ -150,15 +150,22 @@ def passed_scalars(program: Program) -> frozenset[str]:
     return frozenset(spec.symbol for spec in program.scalar_inputs) - used
 
 
+def _held(step: Step) -> list[Dim]:
+    """The numbers that a step passes on, in addresses and to a kernel; and may depend on inputs."""
+    dims: list[Dim] = [ref.offset for ref in refs(step)]
+    for arg in step.args if isinstance(step, Launch) else ():
+        if isinstance(arg, ScalarArg) and "float" not in arg.dtype:
+            dims.append(arg.value)
+        elif isinstance(arg, TensorMapArg):
+            dims += [*arg.shape, *arg.strides]
+    return dims
+
+
 def _dims(step: Step) -> list[Dim]:
     """All numbers of a step by itself that may depend on the inputs."""
-    dims: list[Dim] = [ref.offset for ref in refs(step)]
     if isinstance(step, Launch):
-        scalars = [arg for arg in step.args if isinstance(arg, ScalarArg)]
-        dims += [*step.grid, *(arg.value for arg in scalars if "float" not in arg.dtype)]
-    elif isinstance(step, Copy | Fill):
-        dims.append(step.nbytes)
-    return dims
+        return [*_held(step), *step.grid]
+    return [*_held(step), *([step.nbytes] if isinstance(step, Copy | Fill) else [])]
 
 
 def _symbols(dim: Dim) -> list[str]:
@@ -296,12 +303,8 @@ def _step(
 
 def _may_change(step: Step, passed: frozenset[str]) -> bool:
     """Whether a step holds what may change from run to run at the same sizes."""
-    dims: list[Dim] = [ref.offset for ref in refs(step)]
-    if isinstance(step, Launch):
-        scalars = [arg for arg in step.args if isinstance(arg, ScalarArg)]
-        dims += [arg.value for arg in scalars if "float" not in arg.dtype]
     return any(ref.space in ("input", "output") for ref in refs(step)) or any(
-        name in passed for dim in dims for name in _symbols(dim)
+        name in passed for dim in _held(step) for name in _symbols(dim)
     )
 
 

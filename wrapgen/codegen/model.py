@@ -56,8 +56,8 @@ def wrap(
     ``programs`` maps each SASS target that something is built from to its program; ``targets`` are
     what the model carries, SASS or PTX; ``kernel_dirs`` are outputs of the compile step, with
     ``<target>/<kernel>.json`` and its image. What an earlier run wrote to ``out`` is replaced, once
-    all is written beside it. ``debug_modes`` are some of ``debug.MODES``. Raises ``CodegenError``,
-    before anything is written.
+    all is written beside it. ``debug_modes`` are some of ``options.DEBUG_MODES``. Raises
+    ``CodegenError``, before anything is written.
     """
     files = generate(
         name,
