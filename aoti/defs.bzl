@@ -43,6 +43,7 @@ load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
 load("//aoti/private/rules:package.bzl", "aoti_package")
+load("//aoti/private/rules:report.bzl", "aoti_report")
 load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
 load("//aoti/private/rules:standalone.bzl", "aoti_standalone")
 load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
@@ -68,6 +69,8 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
       libstdc++ and libgcc only.
     * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
       bytes depend on its content alone.
+    * `:name.report`: what the library does on a device: `name.report.md` for a reader,
+      `name.report.json` for programs. Kernels, launches, memory; see docs/report.md.
     * `:name.standalone`: the model as one file, `name.cc`, for a build without Bazel: with `name.h`,
       `kernels/` and `name.weights`. It is built where it is asked for by name.
     * `:name.aotinductor`, with `aotinductor`: `name.aotinductor.pt2`, the shared library and the
@@ -112,6 +115,11 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
         name = name + ".package",
         library = ":" + name,
         shared_library = ":" + name + ".so",
+        **kwargs
+    )
+    aoti_report(
+        name = name + ".report",
+        library = ":" + name,
         **kwargs
     )
     aoti_standalone(

@@ -68,7 +68,15 @@ AotiModelInfo, _new_aoti_model_info = provider(
     init = _init_aoti_model_info,
 )
 
-def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, ptxas, march, shards, capabilities, architectures = []):
+AotiReportInfo = provider(
+    doc = "What a model's library does on a device; docs/report.md describes both files.",
+    fields = {
+        "json": "`File`: for programs.",
+        "text": "`File`: for a reader, Markdown.",
+    },
+)
+
+def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, report, ptxas, march, shards, capabilities, architectures = []):
     _require(shards >= 1, "shards: %d is less than 1" % shards)
     _require(capabilities, "capabilities: there is at least one")
     _require(march, "march: name an instruction set, or the library depends on the machine that builds it")
@@ -84,6 +92,7 @@ def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, p
         "march": march,
         "package": package,
         "ptxas": ptxas,
+        "report": report,
         "shards": shards,
         "split": split,
         "wrap": wrap,
@@ -100,6 +109,7 @@ AotiToolchainInfo, _new_aoti_toolchain_info = provider(
         "march": "`string`: the host instruction set generated C++ is compiled for, as gcc's `-march`.",
         "package": "`FilesToRunProvider`: library, weights and headers to an archive.",
         "ptxas": "`File`: NVIDIA's assembler.",
+        "report": "`FilesToRunProvider`: programs and compiled kernels to a report for a reader.",
         "shards": "`int`: into how many actions the kernels of a program are dealt.",
         "split": "`FilesToRunProvider`: `.pt2` to graph and weights.",
         "wrap": "`FilesToRunProvider`: programs and compiled kernels to C++.",

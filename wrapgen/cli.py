@@ -10,6 +10,7 @@
     python -m wrapgen trace sources/KERNEL.py --program program.json -o KERNEL.ttir
     python -m wrapgen wrap --name resnet --target sm_90 --program sm_90=P --kernels DIR -o DIR
     python -m wrapgen pack --weights W --program P -o resnet.weights
+    python -m wrapgen report --name resnet --target sm_90 ... --text FILE.md --json FILE.json
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
     python -m wrapgen torch-package --name resnet --library L --weights W --source S ... -o FILE.pt2
 
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_trace(step("trace", _trace, "Make the TTIR of one kernel from its source, edited."))
     _add_wrap(step("wrap", _wrap, "Generate the model's C++."))
     _add_pack(step("pack", _pack, "Write the weights of a model that is one file."))
+    _add_report(step("report", _report, "Say what a model's library does on a device."))
     _add_package(step("package", _package, "Pack what is deployed into one archive."))
     _add_torch_package(
         step("torch-package", _torch_package, "Pack a library for PyTorch's aoti_load_package.")
@@ -454,6 +456,29 @@ def _add_kernels(parser: Any) -> None:
         required=True,
         metavar="DIR",
         help="an output of compile; repeatable",
+    )
+
+
+def _add_report(parser: Any) -> None:
+    parser.add_argument("--name", required=True, help="what C++ calls the model")
+    _add_target(parser, "what the library carries code for")
+    _add_program(parser)
+    _add_kernels(parser)
+    parser.add_argument("--text", type=Path, required=True, metavar="FILE.md")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE.json")
+
+
+def _report(args: argparse.Namespace) -> None:
+    programs = _unique(args.programs, "--program", "report")
+    from wrapgen import reporting
+
+    reporting.write(
+        args.name,
+        programs,
+        args.kernels,
+        args.targets,
+        text_file=args.text,
+        json_file=args.json,
     )
 
 

@@ -30,13 +30,10 @@ from typing import IO, Any, Final
 
 from wrapgen import program as programs
 from wrapgen.program import Program
-from wrapgen.target import Platform, Target
+from wrapgen.target import RUNTIME_DRIVERS, Target
 
 SCHEMA_VERSION: Final = 1
 """Of manifest.json."""
-
-RUNTIME_DRIVERS: Final[dict[Platform, int]] = {"cuda": 12000, "hip": 60000000}
-"""The least version of a driver that the runtime itself needs."""
 
 _MANIFEST: Final = "manifest.json"
 _CHUNK: Final = 1 << 20

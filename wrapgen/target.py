@@ -16,6 +16,10 @@ from typing import Final, Literal
 Platform = Literal["cuda", "hip"]
 """Whose driver a library calls: NVIDIA's or AMD's."""
 
+RUNTIME_DRIVERS: Final[dict[Platform, int]] = {"cuda": 12000, "hip": 60000000}
+"""The least version of a driver that the runtime itself needs, as cuDriverGetVersion spells it:
+12000 is CUDA 12.0; or hipRuntimeGetVersion: 60000000 is HIP 6.0."""
+
 
 class TargetError(ValueError):
     """A target that is not known, or that does not go with the others; the message lists them."""

@@ -14,6 +14,7 @@ def _aoti_toolchain_impl(ctx):
             compile = tool("compile"),
             wrap = tool("wrap"),
             package = tool("package"),
+            report = tool("report"),
             ptxas = ctx.file.ptxas,
             march = ctx.attr.march,
             shards = ctx.attr.shards,
@@ -57,6 +58,7 @@ aoti_toolchain = rule(
             allow_single_file = True,
             cfg = "exec",
         ),
+        "report": _tool("report"),
         "shards": attr.int(
             doc = "Into how many actions the kernels of a program are dealt.",
             default = 8,
