@@ -37,10 +37,32 @@ aoti_library(
     targets = ["sm_90", "compute_90"],
 )
 ```
+
+A model for the GPU of whatever platform is built for (`--platforms=//platforms:h100`):
+
+```starlark
+load("@rules_aoti//aoti:defs.bzl", "aoti_library")
+
+aoti_library(
+    name = "ranker",
+    model = "ranker.pt2",
+)
+
+platform(
+    name = "h100",
+    constraint_values = [
+        "@platforms//cpu:x86_64",
+        "@platforms//os:linux",
+        "@rules_aoti//aoti/gpu:sm_90",
+    ],
+)
+```
 """
 
 load("//aoti/private:targets.bzl", "is_amds")
+load("//aoti/private/rules:asked_targets.bzl", "gpu_vendor")
 load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
+load("//aoti/private/rules:for_gpu.bzl", _aoti_for_gpu = "aoti_for_gpu")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
 load("//aoti/private/rules:package.bzl", "aoti_package")
 load("//aoti/private/rules:report.bzl", "aoti_report")
@@ -50,13 +72,34 @@ load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 load("//aoti/private/rules:torch_package.bzl", "aoti_torch_package")
 
 aoti_export = _aoti_export
+aoti_for_gpu = _aoti_for_gpu
 aoti_test = _aoti_test
 
 def _is_for_amds(targets):
-    """Whether targets name a GPU of AMD's; of what a `select` chooses, nothing is known here."""
+    """Whether targets name a GPU of AMD's; what a `select`, the flag or the platform says is not known here."""
     return type(targets) == "list" and any([is_amds(target) for target in targets])
 
-def aoti_library(name, model, targets, weights = "external", options = [], aotinductor = "", test = {}, **kwargs):
+def _unless_for_amds(name, targets):
+    """Returns the `target_compatible_with` of what there is for NVIDIA's GPUs alone."""
+    vendor = name + ".gpu_vendor"
+    for_amds = name + ".is_for_amds"
+    gpu_vendor(
+        name = vendor,
+        tags = ["manual"],
+        targets = targets,
+        visibility = ["//visibility:private"],
+    )
+    native.config_setting(
+        name = for_amds,
+        flag_values = {":" + vendor: "amd"},
+        visibility = ["//visibility:private"],
+    )
+    return select({
+        ":" + for_amds: [Label("@platforms//:incompatible")],
+        "//conditions:default": [],
+    })
+
+def aoti_library(name, model, targets = None, weights = "external", options = [], aotinductor = "", test = {}, **kwargs):
     """A model as a C++ library, a shared library, an archive to deploy, and a test.
 
     Declares:
@@ -77,13 +120,16 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
       weights as `torch._inductor.aoti_load_package` loads them.
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
       on the simulator. A library for AMD's GPUs has none: the simulator is a GPU of NVIDIA's.
+      Where the flag or the platform asks for AMD's, it is incompatible, and skipped.
 
     Args:
       name: lowercase words joined by single underscores; the generated code bears it.
       model: a `.pt2` file of `torch.export.save`, or a label that gives one.
       targets: what to build for: `sm_90` is machine code for compute capability 9.0, `compute_90` is
         PTX, which the driver of a newer GPU compiles when the model is loaded; `gfx90a` and `gfx942`
-        are machine code for AMD's MI200 and MI300. A library is for one vendor's GPUs.
+        are machine code for AMD's MI200 and MI300. A library is for one vendor's GPUs. By default the
+        GPU of the platform that is built for, of which `@rules_aoti//aoti/gpu:sm_90` and its like are
+        constraint values. The flag `--@rules_aoti//aoti:targets` comes before both.
       weights: `external`: the library is told at run time where the file with the weights is.
       options: ways to make kernels that are not always the faster ones: `cooperative_reductions`,
         `dependent_launch` (docs/generator.md). One that a target cannot use changes nothing for it.
@@ -141,10 +187,12 @@ def aoti_library(name, model, targets, weights = "external", options = [], aotin
             fail("%s: test: a library for AMD's GPUs has no test: the simulator is a GPU of NVIDIA's" % name)
     else:
         attributes = kwargs | test
+        compatible_with = attributes.get("target_compatible_with", [])
         aoti_test(
             name = name + "_test",
             library = ":" + name,
             shared_library = ":" + name + ".so",
             tags = kwargs.get("tags", []) + test.get("tags", []),
-            **{key: value for key, value in attributes.items() if key != "tags"}
+            target_compatible_with = compatible_with + _unless_for_amds(name, targets),
+            **{key: value for key, value in attributes.items() if key not in ["tags", "target_compatible_with"]}
         )

@@ -3,6 +3,13 @@
 `sm_90` is machine code of NVIDIA's, `compute_90` is PTX, `gfx942` is machine code of AMD's.
 """
 
+# What wrapgen can build for: the devices of wrapgen/target.py. A test compares the two.
+CAPABILITIES = ["80", "90"]
+ARCHITECTURES = ["gfx90a", "gfx942"]
+
+# What a platform may have, buildable or not: each is a constraint value of //aoti/gpu.
+GPUS = ARCHITECTURES + ["sm_" + number for number in ["75", "80", "86", "89", "90", "100", "103", "120"]]
+
 def capability(target):
     """Parses a target.
 
@@ -55,7 +62,9 @@ def check_targets(targets, capabilities, architectures = []):
     """
     known = ["sm_%s, compute_%s" % (c, c) for c in capabilities] + architectures
     if not targets:
-        return "targets is empty: name at least one of %s" % ", ".join(known)
+        return ("nothing says what to build for: name targets in the attribute, targets = [\"sm_90\"], or on the command " +
+                "line, --@rules_aoti//aoti:targets=sm_90, or build for a platform that has a GPU, such as " +
+                "@rules_aoti//aoti/gpu:sm_90 among its constraint values; this toolchain builds for %s") % ", ".join(known)
     for i, target in enumerate(targets):
         if capability(target) not in capabilities and target not in architectures:
             return "unknown target \"%s\": this toolchain builds for %s" % (target, ", ".join(known))

@@ -12,6 +12,7 @@ load("//aoti/private/actions:compile.bzl", "compile")
 load("//aoti/private/actions:lower.bzl", "lower")
 load("//aoti/private/actions:split.bzl", "split")
 load("//aoti/private/actions:wrap.bzl", "wrap")
+load(":asked_targets.bzl", "ASKED_TARGETS_ATTRIBUTE", "AotiAskedTargetsInfo", "choose_targets")
 load(":debug.bzl", "check_debug_modes")
 load(":simulator.bzl", "AotiSimulatorInfo", "link_simulator")
 
@@ -24,20 +25,29 @@ AotiObjectsInfo = provider(
     },
 )
 
-def _check(ctx, toolchain):
+_FOR_GPU = str(Label("//aoti/private:targets_for_gpu"))
+
+# A model is exported once for all GPUs that aoti_for_gpu names.
+_for_no_gpu = transition(
+    implementation = lambda _settings, _attr: {_FOR_GPU: []},
+    inputs = [],
+    outputs = [_FOR_GPU],
+)
+
+def _check(ctx, toolchain, asked):
     # The generator refuses the same names, and some more, but only once everything is compiled.
     words = ctx.label.name.split("_")
     lowercase = all([word.isalnum() and word == word.lower() for word in words])
     if not lowercase or words[0][0].isdigit() or words[0] == "aoti":
         fail("%s: the generated code bears the name: it must be lowercase words joined by single " % ctx.label +
              "underscores, such as resnet_b32, and must not begin with a digit or aoti")
-    message = check_targets(ctx.attr.targets, toolchain.capabilities, toolchain.architectures)
+    message = check_targets(asked.targets, toolchain.capabilities, toolchain.architectures)
     if message:
-        fail("%s: %s" % (ctx.label, message))
+        fail("%s: %s: %s" % (ctx.label, asked.source, message))
     message = check_debug_modes(ctx.attr._debug[BuildSettingInfo].value)
     if message:
         fail("%s: %s" % (ctx.label, message))
-    if ctx.attr.aotinductor and is_amds(ctx.attr.targets[0]):
+    if ctx.attr.aotinductor and is_amds(asked.targets[0]):
         fail("%s: aotinductor: the interface is there for NVIDIA's GPUs alone" % ctx.label)
     if ctx.attr.weights == "embedded":
         fail("%s: weights = \"embedded\" is not there yet; use \"external\"" % ctx.label)
@@ -73,7 +83,8 @@ def _program(ctx, toolchain, graph, target, targets):
 
 def _aoti_library_impl(ctx):
     toolchain = ctx.toolchains["//aoti:toolchain_type"].aoti
-    _check(ctx, toolchain)
+    asked = choose_targets(ctx.attr._asked[AotiAskedTargetsInfo], ctx.attr.targets)
+    _check(ctx, toolchain, asked)
     name = ctx.label.name
     actions = ctx.actions
 
@@ -88,9 +99,9 @@ def _aoti_library_impl(ctx):
     )
     programs = [
         _program(ctx, toolchain, graph, target, targets)
-        for target, targets in group_by_lowering(ctx.attr.targets).items()
+        for target, targets in group_by_lowering(asked.targets).items()
     ]
-    targets = sorted(ctx.attr.targets)
+    targets = sorted(asked.targets)
     generated = wrap(
         actions,
         toolchain = toolchain,
@@ -201,20 +212,22 @@ aoti_library_rule = rule(
         "model": attr.label(
             doc = "The `.pt2` file.",
             allow_single_file = [".pt2"],
+            cfg = _for_no_gpu,
             mandatory = True,
         ),
         "options": attr.string_list(
             doc = "Options of lowering, such as `cooperative_reductions`.",
         ),
         "targets": attr.string_list(
-            doc = "What to build for, such as `sm_90`, `compute_90` or `gfx942`.",
-            mandatory = True,
+            doc = "What to build for, such as `sm_90`, `compute_90` or `gfx942`; by default the GPU of " +
+                  "the target platform.",
         ),
         "weights": attr.string(
             doc = "Where the library finds the weights: `external`, in a file named at run time.",
             default = "external",
             values = ["embedded", "external"],
         ),
+        "_asked": ASKED_TARGETS_ATTRIBUTE,
         "_debug": attr.label(
             doc = "What the model does besides, for debugging.",
             default = Label("//aoti:debug"),

@@ -1,6 +1,7 @@
 """The rule `aoti_toolchain`."""
 
 load("//aoti:providers.bzl", "AotiToolchainInfo")
+load("//aoti/private:targets.bzl", "ARCHITECTURES", "CAPABILITIES")
 
 def _aoti_toolchain_impl(ctx):
     def tool(name):
@@ -37,11 +38,11 @@ aoti_toolchain = rule(
     attrs = {
         "architectures": attr.string_list(
             doc = "AMD's architectures that wrapgen can build for.",
-            default = ["gfx90a", "gfx942"],
+            default = ARCHITECTURES,
         ),
         "capabilities": attr.string_list(
             doc = "The compute capabilities that wrapgen can build for.",
-            default = ["80", "90"],
+            default = CAPABILITIES,
         ),
         "compile": _tool("compile"),
         "export": _tool("export"),

@@ -105,6 +105,15 @@ class Workspace:
             pytest.fail(f"{' '.join(targets)} failed:\n{done.stderr[-6000:]}")
         return Build(tuple(_objects(log.read_text())), done.stderr)
 
+    def cquery(self, *targets: str, show: str, flags: Sequence[str] = ()) -> list[str]:
+        """Analyses targets and evaluates ``show``, Starlark of ``target``, for each of them."""
+        command = ["cquery", f"--config={mode()}", *_overrides(), *flags]
+        expression = f"set({' '.join(targets)})"
+        done = self._run(*command, "--output=starlark", f"--starlark:expr={show}", expression)
+        if done.returncode:
+            pytest.fail(f"cquery {expression} failed:\n{done.stderr[-6000:]}")
+        return done.stdout.splitlines()
+
     def outputs(self) -> dict[str, str]:
         """Returns {path: SHA-256} of everything that the builds wrote in ``SMALL``."""
         return digests(self.directory / "bazel-bin" / SMALL)

@@ -10,6 +10,7 @@ load("//aoti/private:targets.bzl", "capability", "check_targets", "group_by_lowe
 
 # buildifier: disable=bzl-visibility
 load("//aoti/private/rules:test.bzl", "simulated_capabilities")
+load(":failures.bzl", "failure_test", "make_failure_test")
 
 # Functions.
 
@@ -70,18 +71,6 @@ _capabilities_test = unittest.make(_capabilities_test_impl)
 
 # Refusals.
 
-def _failure_test_impl(ctx):
-    env = analysistest.begin(ctx)
-    for part in ctx.attr.message:
-        asserts.expect_failure(env, part)
-    return analysistest.end(env)
-
-_failure_test = analysistest.make(
-    _failure_test_impl,
-    attrs = {"message": attr.string_list()},
-    expect_failure = True,
-)
-
 def _library_failure(name, message, **kwargs):
     """Declares an `aoti_library` that is wrong, and the test that says so."""
     library = kwargs.pop("library", name + "_library")
@@ -91,7 +80,7 @@ def _library_failure(name, message, **kwargs):
         tags = ["manual"],
         **kwargs
     )
-    _failure_test(
+    failure_test(
         name = name,
         message = message,
         target_under_test = ":" + library,
@@ -107,7 +96,7 @@ def _test_failure(name, message, **kwargs):
         tags = ["manual"],
         **kwargs
     )
-    _failure_test(
+    failure_test(
         name = name,
         message = message,
         target_under_test = ":%s_wrong_test" % name,
@@ -119,7 +108,7 @@ def _toolchain_failure(name, message, **kwargs):
         tags = ["manual"],
         **kwargs
     )
-    _failure_test(
+    failure_test(
         name = name,
         message = message,
         target_under_test = ":%s_toolchain" % name,
@@ -306,12 +295,7 @@ _debug_on_test = analysistest.make(
     config_settings = {_DEBUG: ["launches", "nan"]},
 )
 
-_unknown_debug_mode_test = analysistest.make(
-    _failure_test_impl,
-    attrs = {"message": attr.string_list()},
-    expect_failure = True,
-    config_settings = {_DEBUG: ["nan", "slow"]},
-)
+_unknown_debug_mode_test = make_failure_test({_DEBUG: ["nan", "slow"]})
 
 # aoti_test.
 
@@ -447,11 +431,6 @@ def rules_test_suite(name):
         name = "malformed_target_test",
         message = ["unknown target \"h100\": this toolchain builds for"],
         targets = ["h100"],
-    )
-    _library_failure(
-        name = "no_target_test",
-        message = ["targets is empty: name at least one of sm_80, compute_80"],
-        targets = [],
     )
     _library_failure(
         name = "repeated_target_test",
