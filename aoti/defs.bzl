@@ -99,15 +99,15 @@ def _unless_for_amds(name, targets):
         "//conditions:default": [],
     })
 
-def aoti_library(name, model, targets = None, weights = "external", options = [], aotinductor = "", test = {}, **kwargs):
+def aoti_library(name, model, targets = None, weights = "external", options = [], tuning = None, aotinductor = "", test = {}, **kwargs):
     """A model as a C++ library, a shared library, an archive to deploy, and a test.
 
     Declares:
 
     * `:name`, to be used as a `cc_library`: the generated class, in `PACKAGE/name/model.h`, and the C
       ABI of `runtime/aoti.h`. The weights are among its runfiles. Output groups: `program`
-      (programs), `shards` (kernels' TTIR), `kernels` (compiled kernels), `sources` (generated C++
-      and kernels' sources), `weights`.
+      (programs), `sites` (which configuration each kernel has), `shards` (kernels' TTIR), `kernels`
+      (compiled kernels), `sources` (generated C++ and kernels' sources), `weights`.
     * `:name.so`: the same as `libname.so`, which exports the C ABI and needs libc, libm,
       libstdc++ and libgcc only.
     * `:name.package`: an archive of the shared library, the weights, the headers and a manifest. Its
@@ -133,6 +133,8 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
       weights: `external`: the library is told at run time where the file with the weights is.
       options: ways to make kernels that are not always the faster ones: `cooperative_reductions`,
         `dependent_launch` (docs/generator.md). One that a target cannot use changes nothing for it.
+      tuning: the tuning lock, such as `ranker.tuning.json` beside this file: configurations of kernels
+        that were measured to be faster than the default (docs/tuning.md). It is checked in.
       aotinductor: `cuda` or `cpu`: the shared library exports AOTInductor's interface too, and is
         packed for PyTorch. Callers have their tensors on a CUDA device; or on the CPU, from where
         each call copies them to CUDA device 0 and back.
@@ -150,6 +152,7 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
         targets = targets,
         weights = weights,
         options = options,
+        tuning = tuning,
         **kwargs
     )
     aoti_shared_library(

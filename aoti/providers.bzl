@@ -6,7 +6,7 @@ def _require(condition, message):
     if not condition:
         fail(message)
 
-def _init_aoti_program_info(*, target, program, shards, sources, kernels):
+def _init_aoti_program_info(*, target, program, shards, sources, kernels, sites = None):
     machine_code = is_amds(target) or (capability(target) != None and target.startswith("sm_"))
     _require(machine_code, "target: \"%s\" is no sm_* and no gfx*" % target)
     _require(shards, "shards: there is at least one")
@@ -16,6 +16,7 @@ def _init_aoti_program_info(*, target, program, shards, sources, kernels):
         "kernels": kernels,
         "program": program,
         "shards": shards,
+        "sites": sites,
         "sources": sources,
         "target": target,
     }
@@ -26,6 +27,7 @@ AotiProgramInfo, _new_aoti_program_info = provider(
         "kernels": "list of `File`: a directory a shard, of compiled kernels, in the shards' order.",
         "program": "`File`: the program, as docs/program.md describes it.",
         "shards": "list of `File`: a directory a shard, of kernels as TTIR.",
+        "sites": "`File`: which configuration each site has, and why; see docs/tuning.md.",
         "sources": "`File`: a directory with the kernels' readable sources.",
         "target": "`string`: what it was lowered for, such as `sm_90` or `gfx942`.",
     },

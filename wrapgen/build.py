@@ -71,6 +71,7 @@ def build(
     num_shards: int = 8,
     jobs: int = 1,
     options: Sequence[str] = (),
+    tuning: Path | None = None,
     link: bool = True,
     debug_modes: Sequence[str] = (),
     aotinductor: bool = False,
@@ -85,6 +86,7 @@ def build(
       num_shards: in how many shards kernels are compiled.
       jobs: how many kernels are compiled at a time. No output depends on it.
       options: of lowering (wrapgen/options.py).
+      tuning: the tuning lock, if there is one (docs/tuning.md).
       link: whether to compile and link the C++ as well. Where there is no compiler, or its headers
         are missing, that is said and the sources are the result.
       debug_modes: what the model does besides, for debugging: some of ``options.DEBUG_MODES``.
@@ -111,6 +113,7 @@ def build(
                 num_shards,
                 jobs,
                 options,
+                tuning,
                 debug_modes,
                 stage,
                 aotinductor,
@@ -181,6 +184,7 @@ def _steps(
     num_shards: int,
     jobs: int,
     options: Sequence[str],
+    tuning: Path | None,
     debug_modes: Sequence[str],
     stage: _Stage,
     aotinductor: bool,
@@ -207,6 +211,7 @@ def _steps(
             out / str(lowering),
             num_shards=num_shards,
             options=options,
+            tuning=tuning,
             progress=stage.detail,
         )
         programs[lowering] = out / str(lowering) / "program.json"

@@ -4,7 +4,7 @@
     python -m wrapgen check MODEL.pt2 --target sm_90 --json   what cannot be lowered, and where
     python -m wrapgen export models/resnet.py --entry-point export -o MODEL.pt2
     python -m wrapgen split MODEL.pt2 --graph graph.json --weights weights.safetensors
-    python -m wrapgen lower graph.json --target sm_90 -o DIR
+    python -m wrapgen lower graph.json --target sm_90 [--tuning LOCK.json] -o DIR
     python -m wrapgen compile SHARD_DIR --target sm_90 --target compute_90 -o DIR
     python -m wrapgen compile SHARD_DIR --kernel NAME --ttir EDITED --target sm_90 -o DIR
     python -m wrapgen trace sources/KERNEL.py --program program.json -o KERNEL.ttir
@@ -196,6 +196,15 @@ def _add_option(parser: Any) -> None:
     )
 
 
+def _add_tuning(parser: Any) -> None:
+    parser.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="LOCK.json",
+        help="the tuning lock: configurations that were measured (docs/tuning.md)",
+    )
+
+
 def _add_build(parser: Any) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.pt2")
     parser.add_argument("--name", help="what C++ calls the model; default: the file's name")
@@ -203,6 +212,7 @@ def _add_build(parser: Any) -> None:
     parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
     parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
     _add_option(parser)
+    _add_tuning(parser)
     _add_instrument(parser)
     parser.add_argument("--no-link", action="store_true", help="stop at the generated sources")
     parser.add_argument(
@@ -224,6 +234,7 @@ def _build(args: argparse.Namespace) -> None:
         num_shards=args.shards,
         jobs=args.jobs,
         options=args.options,
+        tuning=args.tuning,
         link=not args.no_link,
         debug_modes=args.instrument,
         aotinductor=args.aotinductor,
@@ -295,13 +306,21 @@ def _add_lower(parser: Any) -> None:
     parser.add_argument("--target", type=target, required=True)
     parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
     _add_option(parser)
+    _add_tuning(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
 
 
 def _lower(args: argparse.Namespace) -> None:
     from wrapgen.lowering import lower
 
-    lower(args.graph, args.target, args.out, num_shards=args.shards, options=args.options)
+    lower(
+        args.graph,
+        args.target,
+        args.out,
+        num_shards=args.shards,
+        options=args.options,
+        tuning=args.tuning,
+    )
 
 
 def _add_compile(parser: Any) -> None:

@@ -84,6 +84,14 @@ def test_intake_needs_little() -> None:
             assert top in sys.stdlib_module_names | {"numpy", "safetensors", "wrapgen"}, path
 
 
+def test_tuning_needs_nothing() -> None:
+    """The tuner runs on a machine with a GPU and Python, and no package."""
+    for path in (WRAPGEN / "tuning").rglob("*.py"):
+        for name in imports(path):
+            own = name.startswith(("wrapgen.tuning", "wrapgen.target"))
+            assert own or name.partition(".")[0] in sys.stdlib_module_names, f"{path}: {name}"
+
+
 @pytest.mark.parametrize("module", ["pickle", "marshal", "shelve", "dill", "cloudpickle"])
 def test_nothing_unpickles(module: str) -> None:
     assert not importers(module)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import fractions
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from wrapgen.lowering.templates import cost
 from wrapgen.target import Device
+from wrapgen.tuning.lock import Config
 
 
 class NoChoiceError(ValueError):
@@ -70,19 +73,30 @@ def select(
     return [candidate for _, _, candidate in ranked]
 
 
-def _describe(
-    input_nodes: Sequence[Any], layout: Any, info: Mapping[str, Any]
-) -> tuple[cost.Product, cost.Tile]:
+def offered_config(candidate: Any) -> Config:
+    """The configuration of one of Inductor's candidates, as the tuning lock has it."""
+    config = dataclasses.asdict(_tile(candidate.info_dict()))
+    del config["split_k"]
+    return config
+
+
+def _tile(info: Mapping[str, Any]) -> cost.Tile:
     block_m, block_k, block_n = (
         max(1, int(size)) for size in ast.literal_eval(str(info["tile_shape"]))
     )
-    tile = cost.Tile(
+    return cost.Tile(
         block_m=block_m,
         block_n=block_n,
         block_k=block_k,
         num_stages=int(info["num_stages"]),
         num_warps=int(info["num_warps"]),
     )
+
+
+def _describe(
+    input_nodes: Sequence[Any], layout: Any, info: Mapping[str, Any]
+) -> tuple[cost.Product, cost.Tile]:
+    tile = _tile(info)
     itemsize = input_nodes[0].get_dtype().itemsize
     size = [_hint(extent) for extent in layout.size]
     if "KERNEL_H" in info:
@@ -154,6 +168,110 @@ def select_config(kernel_meta: Mapping[str, Any], configs: Sequence[Any], device
     ):
         return _outer_reduction(hints["x"], hints["r0_"], offered, device)
     return offered
+
+
+def as_config(config: Any) -> Config:
+    """A ``triton.Config`` as the tuning lock has it."""
+    blocks = {name: int(value) for name, value in config.kwargs.items()}
+    return {**blocks, "num_warps": int(config.num_warps), "num_stages": int(config.num_stages)}
+
+
+def rank_configs(
+    kernel_meta: Mapping[str, Any], configs: Sequence[Any], device: Device
+) -> list[Any]:
+    """All configurations that a generated kernel may use, the one it gets without a lock first.
+
+    The others are what Inductor offers and, of kernels whose block sizes are free, every size
+    within ``config_refusal``'s bounds, in the order of ``select_config``'s ranking.
+    """
+    default = select_config(kernel_meta, configs, device)
+    hints: Mapping[str, int] = kernel_meta.get("size_hints") or {}
+    others = list(configs)
+    if _is_free(kernel_meta, default):
+        most = _most(hints, default)
+        blocks = sorted(name for name in default.kwargs if name in most)
+        sizes = [[1 << i for i in range(most[name].bit_length())] for name in blocks]
+        warps = [1 << i for i in range(6)]
+        for *chosen, num_warps in itertools.product(*sizes, warps):
+            config = _with_blocks(default, dict(zip(blocks, chosen, strict=True)), num_warps)
+            if not config_refusal(kernel_meta, configs, as_config(config), device):
+                others.append(config)
+    unique = {tuple(sorted(as_config(config).items())): config for config in others}
+    unique.pop(tuple(sorted(as_config(default).items())), None)
+    ranked = sorted(unique.values(), key=functools.partial(_rank, hints, device))
+    return [default, *ranked]
+
+
+def config_refusal(
+    kernel_meta: Mapping[str, Any], configs: Sequence[Any], config: Config, device: Device
+) -> str:
+    """Why a generated kernel may not use a configuration, a clause; empty if it may.
+
+    Any block size gives the same result: what is beyond the edge is masked, unless the extent is a
+    multiple of Inductor's largest block. So no block may be larger than that; nor than the extent,
+    as threads would idle.
+    """
+    default = select_config(kernel_meta, configs, device)
+    if config in [as_config(offered) for offered in (default, *configs)]:
+        return ""
+    like = as_config(default)
+    if config.keys() != like.keys():
+        expected, got = (", ".join(sorted(each)) or "nothing" for each in (like, config))
+        return f"expected {expected}, got {got}"
+    if not _is_free(kernel_meta, default):
+        return "the kernel is made for the configurations that Inductor offers, and no other"
+    hints: Mapping[str, int] = kernel_meta.get("size_hints") or {}
+    most = _most(hints, default)
+    for name in sorted(default.kwargs):
+        size = config[name]
+        if size & (size - 1) or not 1 <= size <= most[name]:
+            return f"{name} is no power of two from 1 to {most[name]}"
+        axis = name.removesuffix("BLOCK").lower()
+        if axis in "yz" and -(-hints[axis] // size) > _MOST_PROGRAMS:
+            return f"{name} makes more than {_MOST_PROGRAMS} programs along {axis}"
+    if config["num_stages"] not in {int(offered.num_stages) for offered in (default, *configs)}:
+        return f"num_stages is not the {default.num_stages} that Inductor offers"
+    warps = config["num_warps"]
+    threads = warps * device.warp_size
+    if not warps or warps & (warps - 1) or threads > min(1024, device.max_threads_per_block):
+        return f"num_warps is no power of two, or more than {device.name} runs in a block"
+    held = {axis: extent for axis, extent in hints.items() if axis.startswith("r")}
+    held |= {name.removesuffix("BLOCK").lower(): config[name] for name in default.kwargs}
+    elements = math.prod(held.values())
+    if elements > _MOST_ELEMENTS * threads or (elements < threads and warps > 1):
+        return f"{elements} elements of a block are not 1 to {_MOST_ELEMENTS} a thread"
+    return ""
+
+
+_MOST_ELEMENTS: Final = 64
+"""Elements of a block for each of its threads, beyond which registers are spilled."""
+
+_MOST_PROGRAMS: Final = 65535
+"""Along y or z, CUDA's limit (CUDA C++ Programming Guide, "Technical Specifications")."""
+
+
+def _most(hints: Mapping[str, int], default: Any) -> dict[str, int]:
+    """The largest block along each axis whose size a lock may choose."""
+    from torch._inductor.runtime.hints import TRITON_MAX_BLOCK
+
+    most = {}
+    for axis, extent in hints.items():
+        name = f"{axis.upper()}BLOCK"
+        if axis.upper() in TRITON_MAX_BLOCK:
+            largest = max(extent, int(default.kwargs.get(name, 1)))
+            most[name] = min(largest, int(TRITON_MAX_BLOCK[axis.upper()]))
+    return most
+
+
+def _is_free(kernel_meta: Mapping[str, Any], default: Any) -> bool:
+    """Whether a kernel is right with other block sizes than those that Inductor offers."""
+    hints: Mapping[str, int] = kernel_meta.get("size_hints") or {}
+    return (
+        kernel_meta.get("heuristic") in ("pointwise", "reduction", "persistent_reduction")
+        and not kernel_meta.get("autotune_hints")
+        and default.kwargs.keys() <= _most(hints, default).keys()
+        and all(axis in ("x", "y", "z", "r0_") for axis in hints)
+    )
 
 
 def _flat(x: int, like: Any, device: Device) -> Any:

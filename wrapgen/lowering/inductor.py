@@ -39,10 +39,13 @@ from wrapgen.lowering import (
     templates,
     user_kernels,
 )
+from wrapgen.lowering import sites as sites_module
 from wrapgen.lowering.folding import is_random
 from wrapgen.lowering.passes import is_write_back
-from wrapgen.lowering.templates import direct
-from wrapgen.target import Device
+from wrapgen.lowering.sites import Sites
+from wrapgen.lowering.templates import cost, direct
+from wrapgen.lowering.templates.problem import Problem
+from wrapgen.tuning.lock import Config
 
 SETTINGS: Final[dict[str, Any]] = {
     "assert_indirect_indexing": False,  # Triton drops the assertions anyway
@@ -146,17 +149,17 @@ def lower_graph(
     module: GraphModule,
     inputs: Sequence[Any],
     mode: Any,
-    device: Device,
+    sites: Sites,
     cache: Path,
     options: Sequence[str] = (),
 ) -> Lowered:
-    """Lowers a decomposed graph of static shapes, inside ``declared(device)``.
+    """Lowers a decomposed graph of static shapes, inside ``declared(sites.device)``.
 
     Args:
       module: the graph; every node has ``meta["val"]``.
       inputs: fake tensors on the declared GPU, one a placeholder.
       mode: their ``FakeTensorMode``.
-      device: the declared device.
+      sites: chooses the templates' configurations for the declared device.
       cache: an empty directory that Inductor may write to; nothing in it is used afterwards.
       options: those of ``wrapgen.options`` that hold.
     """
@@ -164,8 +167,8 @@ def lower_graph(
         stack.enter_context(_settings(mode, cache))
         stack.enter_context(config.patch({OPTIONS[name]: True for name in options}))
         stack.enter_context(_own_backend())
-        stack.enter_context(_deterministic_choice(device))
-        stack.enter_context(templates.installed(device))
+        stack.enter_context(_deterministic_choice(sites))
+        stack.enter_context(templates.installed(sites))
         stack.enter_context(random_numbers.one_word_a_counter())
         stack.enter_context(user_kernels.installed())
         _post_grad(module)
@@ -428,8 +431,9 @@ def _own_backend() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deterministic_choice(device: Device) -> Iterator[None]:
-    """Replaces Inductor's measuring of candidates by ``choices.select``."""
+def _deterministic_choice(sites: Sites) -> Iterator[None]:
+    """Replaces Inductor's measuring of candidates by ``choices.select``, or the tuning lock's word
+    where the template is Inductor's."""
 
     def choose(
         _cache: Any,
@@ -441,7 +445,10 @@ def _deterministic_choice(device: Device) -> Iterator[None]:
         **__: Any,
     ) -> tuple[Any, Any]:
         try:
-            best = choices.select(name, input_nodes, layout, candidates, device)[0]
+            ranked = choices.select(name, input_nodes, layout, candidates, sites.device)
+            best = ranked[0]
+            if cost.TILE not in best.annotations:
+                best = _choose(sites, name, input_nodes, ranked)
         except choices.NoChoiceError as error:
             reason = " ".join(str(error).split())
             if not candidates:
@@ -456,6 +463,28 @@ def _deterministic_choice(device: Device) -> Iterator[None]:
 
     with mock.patch.object(select_algorithm.AlgorithmSelectorCache, "__call__", choose):
         yield
+
+
+def _choose(sites: Sites, name: str, input_nodes: Sequence[Any], ranked: Sequence[Any]) -> Any:
+    """One of the candidates of Inductor's own template."""
+    options: dict[tuple[Any, ...], Any] = {}
+    for candidate in ranked:
+        config = choices.offered_config(candidate)
+        options.setdefault(tuple(sorted(config.items())), (config, candidate))
+
+    def refusal(config: Config) -> str:
+        wrong = sites_module.missing_fields(config, choices.offered_config(ranked[0]))
+        return wrong or "Inductor does not offer it here, or it exceeds the device"
+
+    problem = None
+    target = V.graph.current_node.target
+    if target in _PRODUCTS and len(input_nodes) == 2:
+        problem = Problem.of(target, input_nodes, lambda a, b: (a, b))
+    key = " ".join([name, *map(sites_module.operand, input_nodes)])
+    return sites.choose(key, list(options.values()), refusal, problem)
+
+
+_PRODUCTS: Final = (torch.ops.aten.bmm.default, torch.ops.aten.mm.default)
 
 
 def _describe(operand: Any) -> str:

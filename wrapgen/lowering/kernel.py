@@ -25,11 +25,13 @@ from triton._C.libtriton import ir
 from triton.compiler.compiler import ASTSource, make_backend
 
 from wrapgen.dtype import INFO, DType
-from wrapgen.lowering import choices
+from wrapgen.lowering import choices, sites
 from wrapgen.lowering.declared_device import gpu_target
 from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.sites import Sites
 from wrapgen.program import Kernel, KernelParam
 from wrapgen.target import Device
+from wrapgen.tuning.lock import Config
 
 _DTYPES: Final = {info.triton: dtype for dtype, info in INFO.items()}
 _GRID_WAIT: Final = "griddepcontrol.wait"
@@ -63,8 +65,9 @@ class Built:
 class Builder:
     """Builds kernels for one device; equal kernels are built once."""
 
-    def __init__(self, device: Device, num_shards: int, scratch: Path) -> None:
-        self._device = device
+    def __init__(self, sites: Sites, num_shards: int, scratch: Path) -> None:
+        self.sites = sites
+        self._device = sites.device
         self.num_shards = num_shards
         self._scratch = scratch
         self._built: dict[tuple[str, str], Built] = {}
@@ -95,7 +98,31 @@ class Builder:
 
     def _build(self, source: str, template: str) -> Built:
         record = _load(source, self._scratch, len(self._built))
-        config = choices.select_config(record.meta, record.configs, self._device)
+        return self._made(source, template, record, self._choose(record, source, template))
+
+    def _choose(self, record: _Record, source: str, template: str) -> Any:
+        """The configuration: a template's is in its source, others are sites."""
+        if template:
+            return choices.select_config(record.meta, record.configs, self._device)
+        ranked = choices.rank_configs(record.meta, record.configs, self._device)
+        key = sites.of_generated(
+            source,
+            record.meta["heuristic"],
+            record.meta["size_hints"],
+            record.triton_meta["signature"],
+            [
+                record.triton_meta["constants"],
+                sorted(record.triton_meta["configs"][0].items()),
+            ],
+        )
+
+        def refusal(config: Config) -> str:
+            return choices.config_refusal(record.meta, record.configs, config, self._device)
+
+        options = [(choices.as_config(config), config) for config in ranked]
+        return self.sites.choose(key, options, refusal)
+
+    def _made(self, source: str, template: str, record: _Record, config: Any) -> Built:
         constants = _constants(record, config)
         signature = {
             name: "constexpr" if name in constants else record.triton_meta["signature"][name]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
 from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.sites import Sites
 from wrapgen.lowering.user_kernels import UserBuilder
 from wrapgen.program import (
     Buffer,
@@ -45,6 +47,7 @@ from wrapgen.program import (
     walk,
 )
 from wrapgen.target import Target
+from wrapgen.tuning import lock
 
 Progress = Callable[[str], None]
 
@@ -56,6 +59,7 @@ def lower(
     *,
     num_shards: int = 8,
     options: Sequence[str] = (),
+    tuning: Path | None = None,
     progress: Progress | None = None,
 ) -> Program:
     """Lowers a model for one target.
@@ -64,15 +68,19 @@ def lower(
       graph: ``graph.json`` from the split step.
       target: what to lower for; ``compute_90`` and ``sm_90`` give the same program.
       out: directory to write: ``program.json``, ``shards/NN/*.ttir`` and ``*.json``,
-        ``sources/*.py``. It must be missing, empty or a previous result, which is replaced; on
-        failure it stays as it was.
+        ``sources/*.py``, ``sites.json``. It must be missing, empty or a previous result, which is
+        replaced; on failure it stays as it was.
       num_shards: how many shards the kernels are spread over, by their content.
       options: names of ``wrapgen.options.OPTIONS``; those that do not hold for the target change
         nothing.
+      tuning: the tuning lock, if there is one. A site that it does not have is configured by the
+        cost model; its entries of sites that the model does not have are told on standard error
+        and in ``sites.json``.
       progress: called with a line of text as each part begins.
 
     Raises:
       OptionError: an option is not known.
+      LockError: the lock is malformed, or an entry cannot be used; the message lists all.
       LoweringError: the model needs something that cannot be built; the message lists it all.
         Or ``out`` holds something else, or the environment would change the result.
     """
@@ -81,6 +89,7 @@ def lower(
     say = progress or _silent
     target = target.lowering
     holding = options_module.that_hold(options_module.check(options), target)
+    sites = _sites(target, tuning)
     with warnings.catch_warnings(), sizes.general():
         # PyTorch warns of itself, each time a program is decomposed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
@@ -90,7 +99,7 @@ def lower(
         say("decomposing")
         module, strides, mutated = simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-            builder = Builder(target.device, num_shards, Path(scratch))
+            builder = Builder(sites, num_shards, Path(scratch))
             state = State(read, target, builder, holding)
             parts = state.divide(module, strides)
             names = _constant_names(parts.constants, read.names)
@@ -102,11 +111,31 @@ def lower(
             results = _refs("output", [name for name, _ in outside.outputs])
             main = state.run(parts.main, known, results, Path(scratch))
             state.check()
+    sites.check()
+    if sites.unused:
+        print(_unused(sites, target, tuning), file=sys.stderr)
     program = _program(state, outside, mutated, num_shards, folded, main)
     _check_dependents(state)
     say(f"writing {len(program.kernels)} kernels")
     _write(program, state.builder, out)
     return program
+
+
+def _sites(target: Target, tuning: Path | None) -> Sites:
+    """What chooses configurations for a target, with a lock or without."""
+    if tuning is None:
+        return Sites(target.device)
+    where = f"{tuning}: targets.{target}"
+    return Sites(target.device, lock.load(tuning).entries(str(target)), where)
+
+
+def _unused(sites: Sites, target: Target, tuning: Path | None) -> str:
+    """Says which of a lock's entries are of no use. That is no fault: an edit may make them so."""
+    listed = "\n".join(f"  {key}" for key in sites.unused)
+    return (
+        f"{tuning}: the model has no such site for {target} (any more), the entry is not used:\n"
+        f"{listed}\nTune again (bazel run :NAME.tune -- --prune), or remove the entries."
+    )
 
 
 def simplified(
@@ -217,7 +246,7 @@ class State:
         """Lowers a graph without branches and loops; ``known`` has all of its placeholders."""
         inputs = passes.propagate(module, self.mode)
         lowered = inductor.lower_graph(
-            module, inputs, self.mode, self.target.device, cache, self.options
+            module, inputs, self.mode, self.builder.sites, cache, self.options
         )
         self.offences += [self._offence(missing) for missing in lowered.missing]
         if self.offences:
@@ -387,6 +416,8 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
                 _write_text(stem.with_suffix(".ptx"), set_condition.PTX)
                 _write_text(stem.with_suffix(".json"), _options(kernel, program.target))
         _write_text(fresh / "program.json", program_file.dumps(program))
+        report = builder.sites.report(program.target)
+        _write_text(fresh / "sites.json", program_file.canonical_json(report))
         for path in sorted(fresh.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         fresh.chmod(0o755)

@@ -18,6 +18,7 @@ from wrapgen import sizes
 from wrapgen.lowering import control, graph_file, inductor, model, passes
 from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.sites import Sites
 from wrapgen.program import SourceNode
 from wrapgen.target import Target
 
@@ -74,7 +75,7 @@ def prepare(graph: Path, target: Target) -> Reference:
         # From here on as in model.lower.
         module, strides, _ = model.simplified(read)
         with declared(target.device), tempfile.TemporaryDirectory(prefix="wrapgen-") as scratch:
-            state = model.State(read, target, Builder(target.device, 1, Path(scratch)))
+            state = model.State(read, target, Builder(Sites(target.device), 1, Path(scratch)))
             parts = state.divide(module, strides)
             for each in (parts.folding, parts.main):
                 if each is not None:

@@ -2,7 +2,7 @@
 
 load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
 
-def lower(actions, *, toolchain, graph, target, options, directory):
+def lower(actions, *, toolchain, graph, target, options, directory, tuning = None):
     """Declares the action `AotiLower`, which weights' values have no part in.
 
     Args:
@@ -12,12 +12,15 @@ def lower(actions, *, toolchain, graph, target, options, directory):
       target: the machine-code target to lower for, such as `sm_90`.
       options: names of options of lowering.
       directory: where to declare the outputs, relative to the package.
+      tuning: `File`, the tuning lock, or `None`.
 
     Returns:
-      A struct of `program` (`File`), `shards` (list of `File`) and `sources` (`File`).
+      A struct of `program` (`File`), `shards` (list of `File`), `sources` (`File`) and `sites`
+      (`File`).
     """
     program = actions.declare_file(directory + "/program.json")
     sources = actions.declare_directory(directory + "/sources")
+    sites = actions.declare_file(directory + "/sites.json")
     shards = [
         actions.declare_directory("%s/shards/%s%d" % (directory, "0" if i < 10 else "", i))
         for i in range(toolchain.shards)
@@ -27,19 +30,21 @@ def lower(actions, *, toolchain, graph, target, options, directory):
     arguments.add("--target", target)
     arguments.add("--shards", toolchain.shards)
     arguments.add_all(options, before_each = "--option")
+    if tuning:
+        arguments.add("--tuning", tuning)
     arguments.add("-o", program.dirname)
     actions.run(
         executable = toolchain.lower,
         arguments = ["lower", arguments],
-        inputs = [graph],
-        outputs = [program, sources] + shards,
+        inputs = [graph] + ([tuning] if tuning else []),
+        outputs = [program, sources, sites] + shards,
         env = ENVIRONMENT,
         execution_requirements = WORKER_REQUIREMENTS,
         mnemonic = "AotiLower",
         progress_message = "Lowering %%{label} for %s" % target,
         resource_set = _resources,
     )
-    return struct(program = program, shards = shards, sources = sources)
+    return struct(program = program, shards = shards, sites = sites, sources = sources)
 
 def _resources(_os, _inputs):
     return {"cpu": 1, "memory": 3000}

@@ -61,6 +61,7 @@ def _program(ctx, toolchain, graph, target, targets):
         target = target,
         options = ctx.attr.options,
         directory = "%s.programs/%s" % (ctx.label.name, target),
+        tuning = ctx.file.tuning,
     )
     kernels = []
     for shard in lowered.shards:
@@ -78,6 +79,7 @@ def _program(ctx, toolchain, graph, target, targets):
         program = lowered.program,
         shards = lowered.shards,
         sources = lowered.sources,
+        sites = lowered.sites,
         kernels = kernels,
     )
 
@@ -197,6 +199,7 @@ def _aoti_library_impl(ctx):
             kernels = depset(kernel_files),
             program = depset(program_files),
             shards = depset([shard for program in programs for shard in program.shards]),
+            sites = depset([program.sites for program in programs]),
             sources = depset(sources),
             weights = depset([weights]),
         ),
@@ -221,6 +224,10 @@ aoti_library_rule = rule(
         "targets": attr.string_list(
             doc = "What to build for, such as `sm_90`, `compute_90` or `gfx942`; by default the GPU of " +
                   "the target platform.",
+        ),
+        "tuning": attr.label(
+            doc = "The tuning lock: configurations of kernels that `:NAME.tune` measured.",
+            allow_single_file = [".json"],
         ),
         "weights": attr.string(
             doc = "Where the library finds the weights: `external`, in a file named at run time.",

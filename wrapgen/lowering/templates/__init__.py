@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from wrapgen.target import Device
+from wrapgen.lowering.sites import Sites
 
 
 @contextlib.contextmanager
-def installed(device: Device) -> Iterator[None]:
+def installed(sites: Sites) -> Iterator[None]:
     """Replaces Inductor's lowerings of the operations that have a template here.
 
-    ``device`` is the declared device, from which each template's configuration is chosen. Where a
+    ``sites`` chooses each template's configuration. Where a
     template does not apply, Inductor's own lowering is used. It is put back on leaving.
     """
     import torch
@@ -38,9 +38,9 @@ def installed(device: Device) -> Iterator[None]:
         (aten.bmm, operations.sum_of_products),
     ):
         for key in (packet, packet.default):
-            replaced[key] = _first(functools.partial(own, device), lowerings[key])
+            replaced[key] = _first(functools.partial(own, sites), lowerings[key])
     own_attention = torch.ops.wrapgen.attention.default
-    replaced[own_attention] = functools.partial(attention_lowering.lower, device)
+    replaced[own_attention] = functools.partial(attention_lowering.lower, sites)
     # A sum of partial products reads up to 16 of them at a place: that is still one kernel.
     with (
         mock.patch.dict(lowerings, replaced),

@@ -14,9 +14,12 @@ from torch._inductor.lowering import lowerings
 from torch._inductor.select_algorithm import SymbolicGridFn, TritonTemplate
 from torch._inductor.virtualized import V, ops
 
+from wrapgen.lowering import sites as sites_module
+from wrapgen.lowering.sites import Sites, operand, typical
 from wrapgen.lowering.templates import attention, attention_tiles, cost
 from wrapgen.lowering.templates.attention_tiles import PADDING, Attention, Mask, Tile
-from wrapgen.target import Device
+from wrapgen.lowering.templates.problem import Problem
+from wrapgen.tuning.lock import Config
 
 aten = torch.ops.aten
 
@@ -26,7 +29,7 @@ _autotune_select_algorithm: Any = select_algorithm.autotune_select_algorithm
 
 
 def lower(
-    device: Device,
+    sites: Sites,
     query: Any,
     key: Any,
     value: Any,
@@ -48,11 +51,11 @@ def lower(
     batch, heads, rows, head = query.get_size()
     keys, head_v = value.get_size()[2:]
     shape = Attention(
-        batch=_guess(batch),
+        batch=typical(batch),
         heads=int(heads),
         heads_kv=int(key.get_size()[1]),
-        rows=_guess(rows),
-        keys=_guess(keys),
+        rows=typical(rows),
+        keys=typical(keys),
         head=int(head),
         head_v=int(head_v),
         itemsize=query.get_dtype().itemsize,
@@ -60,7 +63,7 @@ def lower(
         mask=mask.get_dtype().itemsize if mask is not None else 0,
         added=facts is not None and facts.added,
     )
-    tile = attention_tiles.best(shape, device)
+    tile = _choose(sites, operands, shape, scale, rows_first, zero_rows)
     pack = shape.group if tile.pack else 1
     known = V.graph.sizevars
     constants = attention_tiles.constants(
@@ -72,7 +75,7 @@ def lower(
         even_rows=known.statically_known_multiple_of(rows * pack, tile.block_m),
         even_keys=known.statically_known_multiple_of(keys, tile.block_n),
         one_step=known.statically_known_lt(keys, tile.block_n),
-        precision=attention_tiles.dot_precision(shape.itemsize, device.platform),
+        precision=attention_tiles.dot_precision(shape.itemsize, sites.device.platform),
     )
     size = [batch, heads, rows, head_v]
     dtype = query.get_dtype()
@@ -97,11 +100,36 @@ def lower(
     return _sum_of_parts(result, tile, shape, dtype, shape.added, zero_rows)
 
 
-def _guess(extent: Any) -> int:
-    """The size that a tile is chosen for."""
-    if isinstance(extent, (int, sympy.Integer)):
-        return int(extent)
-    return int(V.graph.sizevars.optimization_hint(extent))
+def _choose(
+    sites: Sites,
+    operands: Sequence[Any],
+    shape: Attention,
+    scale: float,
+    rows_first: bool,
+    zero_rows: bool,
+) -> Tile:
+    """The site's tile."""
+    tiles = attention_tiles.ranked(shape, sites.device)
+    flags = {"causal": shape.causal, "rows_first": rows_first, "zero_rows": zero_rows}
+    words = [name for name, holds in flags.items() if holds]
+    key = " ".join(["attention", *map(operand, operands), *words])
+
+    def arguments(q: Any, k: Any, v: Any, mask: Any = None) -> tuple[Any, ...]:
+        return q, k, v, mask, shape.causal, scale, rows_first, zero_rows
+
+    def as_config(tile: Tile) -> Config:
+        return sites_module.of_dataclass(tile)
+
+    def refusal(config: Config) -> str:
+        wrong = sites_module.missing_fields(config, as_config(tiles[0]))
+        return wrong or attention_tiles.refusal(shape, _tile(config), sites.device)
+
+    problem = Problem.of(torch.ops.wrapgen.attention.default, operands, arguments)
+    return sites.choose(key, [(as_config(tile), tile) for tile in tiles], refusal, problem)
+
+
+def _tile(config: Config) -> Tile:
+    return Tile(**{**config, "pack": bool(config["pack"])})  # type: ignore[arg-type]
 
 
 def _sum_of_parts(

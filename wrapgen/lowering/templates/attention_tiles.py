@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, Final
 
 from wrapgen.target import Device, Platform
@@ -186,6 +187,59 @@ def dot_precision(itemsize: int, platform: Platform = "cuda") -> str:
     AMD's matrix cores multiply float32 as it is, and gfx90a's know no tf32.
     """
     return PRECISION if itemsize == 4 and platform == "cuda" else "ieee"
+
+
+def ranked(shape: Attention, device: Device) -> list[Tile]:
+    """All tiles that may be used: the one that is chosen, then the more like it the earlier."""
+    chosen = best(shape, device)
+    splits = [1 << i for i in range(6)]
+    packs = (False, True) if shape.group > 1 else (False,)
+    tiles = {
+        tile
+        for sizes in itertools.product(_BLOCKS_M, _BLOCKS_N, _STAGES, _WARPS, splits, packs)
+        if not refusal(shape, tile := Tile(*sizes), device)
+    }
+
+    def distance(tile: Tile) -> tuple[int, Tile]:
+        steps = sum(
+            abs(own.bit_length() - other.bit_length())
+            for own, other in zip(
+                dataclasses.astuple(tile), dataclasses.astuple(chosen), strict=True
+            )
+        )
+        return steps, tile
+
+    return [chosen, *sorted(tiles - {chosen}, key=distance)]
+
+
+_BLOCKS_M: Final = (16, 32, 64, 128)
+_BLOCKS_N: Final = (16, 32, 64, 128, 256)
+_STAGES: Final = (1, 2, 3, 4)
+_WARPS: Final = (4, 8)
+
+
+def refusal(shape: Attention, tile: Tile, device: Device) -> str:
+    """Why a tile may not be used for a shape, a clause; empty if it may."""
+    if (
+        tile.block_m not in _BLOCKS_M
+        or tile.block_n not in _BLOCKS_N
+        or tile.num_stages not in _STAGES
+        or tile.num_warps not in _WARPS
+    ):
+        return "it is none of the tiles in wrapgen/lowering/templates/attention_tiles.py"
+    if tile.pack and shape.group == 1:
+        return "there are no groups of heads to be packed"
+    if not fits(shape, tile, device):
+        return (
+            f"it needs up to {shared_memory(shape, tile)} bytes of shared memory, of which there "
+            f"are {device.shared_memory_per_block_optin}, and {registers(shape, tile)} registers "
+            "for results, of which 224 are permitted"
+        )
+    if tile.split > 1 and (
+        tile.split & (tile.split - 1) or _ceil(shape.keys, tile.block_n) < 2 * tile.split
+    ):
+        return f"{tile.split} parts of the keys are no power of two, or have less than two steps"
+    return ""
 
 
 def best(shape: Attention, device: Device) -> Tile:

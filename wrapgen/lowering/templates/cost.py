@@ -119,17 +119,39 @@ of the ones that spill no registers."""
 SPLITS: Final = (1, 2, 3, 4, 6, 8, 16)
 
 
-def best(product: Product, device: Device) -> Tile:
-    """The tile with the smallest predicted time; of equals the one that sorts first."""
-    longest = max(16, _power_of_two(product.k // product.taps))
+def ranked(product: Product, device: Device) -> list[Tile]:
+    """All tiles that may be used, by predicted time; equals as they sort."""
     tiles = [
         tile
         for blocks in MENU
-        if blocks.block_k <= longest and proved(product, blocks)
         for tile in (dataclasses.replace(blocks, split_k=split) for split in SPLITS)
-        if fits(product, tile, device) and (tile.split_k == 1 or _worth_splitting(product, tile))
+        if not refusal(product, tile, device)
     ]
-    return min(tiles, key=lambda tile: (seconds(product, tile, device), tile))
+    return sorted(tiles, key=lambda tile: (seconds(product, tile, device), tile))
+
+
+def best(product: Product, device: Device) -> Tile:
+    """The tile with the smallest predicted time; of equals the one that sorts first."""
+    return ranked(product, device)[0]
+
+
+def refusal(product: Product, tile: Tile, device: Device) -> str:
+    """Why a tile may not be used for a product, a clause; empty if it may."""
+    if dataclasses.replace(tile, split_k=1) not in MENU or tile.split_k not in SPLITS:
+        return "it is none of the tiles in wrapgen/lowering/templates/cost.py (MENU, SPLITS)"
+    if tile.block_k > max(16, _power_of_two(product.k // product.taps)):
+        return f"block_k is beyond the {product.k // product.taps} elements of a run along k"
+    if not proved(product, tile):
+        return "8 warps or more with a kernel larger than 1x1, where results were wrong before"
+    if not fits(product, tile, device):
+        return (
+            f"it needs up to {shared_memory(product, tile)} bytes of shared memory, of which there "
+            f"are {device.shared_memory_per_block_optin}, and {accumulators(tile)} registers for "
+            "results, of which 128 are permitted"
+        )
+    if tile.split_k > 1 and not _worth_splitting(product, tile):
+        return f"{tile.split_k} parts leave less than two steps to one, or are too many programs"
+    return ""
 
 
 def proved(product: Product, tile: Tile) -> bool:

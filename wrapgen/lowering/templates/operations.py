@@ -19,8 +19,11 @@ from torch._inductor.select_algorithm import SymbolicGridFn, TritonTemplate
 from torch._inductor.utils import sympy_product
 from torch._inductor.virtualized import V, ops
 
+from wrapgen.lowering import sites as sites_module
+from wrapgen.lowering.sites import Sites, operand, typical
 from wrapgen.lowering.templates import cost, direct, geometry, product
-from wrapgen.target import Device
+from wrapgen.lowering.templates.problem import Problem, channels_last
+from wrapgen.tuning.lock import Config
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -33,7 +36,7 @@ _DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def convolution(
-    device: Device,
+    sites: Sites,
     x: Any,
     weight: Any,
     bias: Any,
@@ -62,7 +65,7 @@ def convolution(
         x.realize()
         x = ir.ExternKernel.require_stride_order(x, (2, 0, 1))
         flat = convolution(
-            device,
+            sites,
             _with_height(x),
             lowerings[aten.unsqueeze](weight, 2),
             None,
@@ -75,7 +78,7 @@ def convolution(
         )
         result = None if flat is None else ir.TensorBox(ir.SqueezeView.create(flat.data, dim=2))
     else:
-        result = _convolution(device, x, weight, strides, paddings, dilations, groups)
+        result = _convolution(sites, x, weight, strides, paddings, dilations, groups)
     if result is None or bias is None:
         return result
     return lowerings[aten.add](result, lowerings[aten.reshape](bias, [1, -1, *[1] * rank]))
@@ -100,7 +103,7 @@ def _with_height(x: Any) -> Any:
 
 
 def _convolution(
-    device: Device,
+    sites: Sites,
     x: Any,
     weight: Any,
     stride: tuple[int, ...],
@@ -122,10 +125,10 @@ def _convolution(
     batch, _, *size = x.get_size()
     out_size = direct.output_size(size, kernel, stride, padding, dilation)
     shape = geometry.Convolution(
-        batch=_typical(batch),
+        batch=typical(batch),
         in_channels=in_channels,
         out_channels=out_channels // groups,
-        in_size=tuple(_typical(extent) for extent in size),
+        in_size=tuple(typical(extent) for extent in size),
         kernel=tuple(kernel),
         stride=stride,
         padding=padding,
@@ -141,22 +144,40 @@ def _convolution(
     if shape.pointwise:
         pixels = lowerings[aten.permute](x, [0, *axes, 1])
         rows = lowerings[aten.reshape](pixels, [-1, in_channels])
-        result = matrix_product(device, rows, lowerings[aten.permute](matrix, [1, 0]))
+        result = matrix_product(sites, rows, lowerings[aten.permute](matrix, [1, 0]))
         if result is None:
             return None
     else:
         x, matrix = _realize_inputs(x, matrix)
         if not (_contiguous(x, 1) and _contiguous(matrix, 1)):
             return None
+        geometric = {
+            "kernel": tuple(kernel),
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": (groups,),
+        }
+        words = [f"{name} {'x'.join(map(str, values))}" for name, values in geometric.items()]
+        key = " ".join(["convolution", operand(x), operand(matrix), *words])
+        weight_size = [out_channels, in_channels, *kernel]
+        problem = Problem.of(
+            aten.convolution.default,
+            [x, weight],
+            lambda x, w: (x, w, None, stride, padding, dilation, False, [0] * len(kernel), groups),
+            strides={1: channels_last(weight_size, int(matrix.get_stride()[0]))},
+        )
         shape = shape.collapsed()
         result = _run(
             "convolution",
+            key,
+            problem,
             _template("channels_last_convolution", product.CONVOLUTION),
             [x, matrix],
             shape.product(x.get_dtype().itemsize),
             sympy_product([batch, *out_size]),
             shape.constants,
-            device,
+            sites,
         )
     result = lowerings[aten.reshape](result, [batch, *out_size, out_channels])
     return lowerings[aten.permute](result, [0, len(size) + 1, *range(1, len(size) + 1)])
@@ -170,10 +191,10 @@ def _contiguous(operand: Any, axis: int) -> bool:
     )
 
 
-def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
+def matrix_product(sites: Sites, a: Any, b: Any) -> Any | None:
     """``aten.mm``: [m, k] by [k, n]. ``m`` may be symbolic."""
     if a.get_dtype() not in _DTYPES or _empty(a, b):
-        return sum_of_products(device, a, b)
+        return sum_of_products(sites, a, b)
     if a.get_dtype() != b.get_dtype():
         return None
     rows, inner = a.get_size()
@@ -181,19 +202,21 @@ def matrix_product(device: Device, a: Any, b: Any) -> Any | None:
         return None
     a, b = _realize_inputs(a, b)
     k, n = int(inner), int(b.get_size()[1])
-    shape = cost.Product(m=_typical(rows), n=n, k=k, itemsize=a.get_dtype().itemsize)
+    shape = cost.Product(m=typical(rows), n=n, k=k, itemsize=a.get_dtype().itemsize)
     return _run(
         "mm",
+        f"mm {operand(a)} {operand(b)}",
+        Problem.of(aten.mm.default, [a, b], lambda a, b: (a, b)),
         _template("matrix_product", product.MATMUL),
         [a, b],
         shape,
         rows,
         functools.partial(geometry.matmul_constants, shape, known_m=_static([rows])),
-        device,
+        sites,
     )
 
 
-def sum_of_products(_device: Device, a: Any, b: Any) -> Any | None:
+def sum_of_products(_sites: Sites, a: Any, b: Any) -> Any | None:
     """``aten.mm`` and ``aten.bmm`` where tensor cores are of no use: a reduction, never stored.
 
     For double precision and integers, and where there is nothing to compute. Integers are added up
@@ -213,12 +236,12 @@ def sum_of_products(_device: Device, a: Any, b: Any) -> Any | None:
 
 
 def matrix_product_plus(
-    device: Device, addend: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1
+    sites: Sites, addend: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1
 ) -> Any | None:
     """``aten.addmm`` with both factors 1."""
     if alpha != 1 or beta != 1:
         return None
-    result = matrix_product(device, a, b)
+    result = matrix_product(sites, a, b)
     return None if result is None else lowerings[aten.add](result, addend)
 
 
@@ -230,11 +253,6 @@ def _empty(*operands: Any) -> bool:
     return any(0 in operand.get_size() for operand in operands)
 
 
-def _typical(extent: Any) -> int:
-    """What a configuration is chosen for: the size, or of a symbolic one its example's."""
-    return int(V.graph.sizevars.optimization_hint(extent))
-
-
 def _ints(values: Sequence[Any], count: int) -> tuple[int, ...]:
     """``count`` numbers, of which the caller may have spelled one for all."""
     return tuple(int(value) for value in (values if len(values) == count else [*values] * count))
@@ -242,18 +260,28 @@ def _ints(values: Sequence[Any], count: int) -> tuple[int, ...]:
 
 def _run(
     name: str,
+    key: str,
+    problem: Problem,
     template: TritonTemplate,
     operands: list[Any],
     shape: cost.Product,
     rows: Any,
     constants: Callable[[cost.Tile], dict[str, Any]],
-    device: Device,
+    sites: Sites,
 ) -> Any:
     """Returns the product as a tensor [m, n x batch] of the operands' type.
 
-    ``rows`` is m, of which ``shape`` has a typical value where it is symbolic.
+    ``rows`` is m, of which ``shape`` has a typical value where it is symbolic. ``key`` and
+    ``problem`` are the site's.
     """
-    tile = cost.best(shape, device)
+    tiles = cost.ranked(shape, sites.device)
+
+    def refusal(config: Config) -> str:
+        wrong = sites_module.missing_fields(config, sites_module.of_dataclass(tiles[0]))
+        return wrong or cost.refusal(shape, cost.Tile(**config), sites.device)
+
+    options = [(sites_module.of_dataclass(tile), tile) for tile in tiles]
+    tile = sites.choose(key, options, refusal, problem)
     dtype = operands[0].get_dtype()
     split = tile.split_k > 1
     matrix = [rows, shape.n * shape.batch]

@@ -1,0 +1,257 @@
+"""Lowering with a lock: which kernels an entry changes, which entries are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from simulator import program as simulator
+from tests.bazel.small import small
+from tests.lowering import support
+from wrapgen.lowering import lower
+from wrapgen.program import Program
+from wrapgen.target import parse
+from wrapgen.tuning import lock
+from wrapgen.tuning.lock import Config, Entry, Lock, LockError, Measured
+
+SM_90 = parse("sm_90")
+
+
+class Lowered:
+    """A model, lowered in ways that differ by the lock."""
+
+    def __init__(self, module: nn.Module, args: tuple[Any, ...], place: Path) -> None:
+        self.place = place
+        self.module = module
+        self.args = args
+        self.weights = support.write_graph(support.export(module, args), place / "graph.json")
+        self.plain = self.lower("plain", None)
+
+    def lower(self, name: str, entries: dict[str, Entry] | None, target: str = "sm_90") -> Program:
+        path = None
+        if entries is not None:
+            path = self.place / f"{name}.tuning.json"
+            lock.write(Lock({"sm_90": entries}), path)
+        return lower(self.place / "graph.json", parse(target), self.place / name, tuning=path)
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """What compile sees of a lowering, by shard."""
+        root = self.place / name / "shards"
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+
+    def sites(self, name: str = "plain") -> dict[str, Any]:
+        report = json.loads((self.place / name / "sites.json").read_text())
+        assert report["schema_version"] == 1 and report["target"] == "sm_90"
+        return {site["site"]: site for site in report["sites"]}
+
+    def changed(self, name: str) -> set[str]:
+        """The kernels' files that a lowering has and the plain one has not, and the other way."""
+        plain, other = self.files("plain"), self.files(name)
+        return {path for path in plain.keys() | other.keys() if plain.get(path) != other.get(path)}
+
+    def check(self, name: str, program: Program) -> None:
+        """Compares what a lowered model computes with eager PyTorch."""
+        names = [spec.name for spec in program.inputs]
+        given = dict(zip(names, self.args, strict=True))
+        found = simulator.run(self.place / name, self.weights, given)["outputs"]
+        wanted = self.module(*self.args)
+        torch.testing.assert_close(
+            found[program.outputs[0].name].float(), wanted.float(), rtol=2e-2, atol=2e-3
+        )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    torch.manual_seed(0)
+    module = small.Small().eval().half()
+    return Lowered(module, (torch.randn(1, 8, 16, 16).half(),), tmp_path_factory.mktemp("lowered"))
+
+
+def test_sites_of_a_model(model: Lowered) -> None:
+    kinds = [key.partition(" ")[0] for key in model.sites()]
+    assert kinds.count("convolution") == 1 and kinds.count("mm") == 2
+    assert {"pointwise", "persistent_reduction"} <= set(kinds)
+    convolution = next(key for key in model.sites() if key.startswith("convolution"))
+    assert convolution == (
+        "convolution float16[1,8,16,16]{2048,1,128,8} float16[16,72]{72,1} "
+        "kernel 3x3 stride 1x1 padding 1x1 dilation 1x1 groups 1"
+    )
+    for site in model.sites().values():
+        assert site["from"] == "model" and site["config"] == site["default"]
+
+
+def test_an_entry_that_is_the_default_changes_nothing(model: Lowered) -> None:
+    measured = Measured("a GPU", 13000, 2000, 1000)
+    for name, evidence in (("same", None), ("measured", measured)):
+        entries = {key: Entry(site["config"], evidence) for key, site in model.sites().items()}
+        assert model.lower(name, entries) == model.plain
+        assert model.files(name) == model.files("plain")
+
+
+def test_one_lock_is_one_result_for_every_target_of_a_capability(model: Lowered) -> None:
+    key, config = other(model, "mm")
+    one = model.lower("machine code", {key: Entry(config)})
+    assert model.lower("ptx", {key: Entry(config)}, "compute_90") == one
+    assert model.files("machine code") == model.files("ptx")
+
+
+def test_entries_of_another_target_are_not_looked_at(model: Lowered) -> None:
+    path = model.place / "other.tuning.json"
+    lock.write(Lock({"sm_80": {key: Entry({}) for key in model.sites()}}), path)
+    assert lower(model.place / "graph.json", SM_90, model.place / "other", tuning=path) == (
+        model.plain
+    )
+
+
+def other(model: Lowered, kind: str) -> tuple[str, Config]:
+    """A site of a kind, and a configuration that it may have and has not."""
+    key, site = next(
+        (key, site) for key, site in model.sites().items() if key.startswith(kind + " ")
+    )
+    if kind in ("mm", "convolution"):
+        changes = {"block_m": 16, "block_n": 16, "block_k": 16, "num_stages": 3, "num_warps": 2}
+    else:
+        changes = {"num_warps": 1 if site["config"]["num_warps"] > 1 else 2}
+    config = site["config"] | changes
+    assert config != site["config"]
+    return key, config
+
+
+@pytest.mark.parametrize("kind", ["mm", "convolution", "pointwise", "persistent_reduction"])
+def test_an_entry_changes_its_kernel_alone(model: Lowered, kind: str) -> None:
+    key, config = other(model, kind)
+    program = model.lower(kind, {key: Entry(config)})
+    changed = model.changed(kind)
+    stems = {Path(path).stem for path in changed}
+    assert len(stems) == 2, "one kernel went and one came"
+    (name,) = stems & {kernel.name for kernel in program.kernels}
+    assert program.kernel(name).num_warps == config["num_warps"]
+    assert {Path(path).parent.name for path in changed} == {
+        f"{kernel.shard:02d}"
+        for one in (program, model.plain)
+        for kernel in one.kernels
+        if kernel.name in stems
+    }
+    site = model.sites(kind)[key]
+    assert site["from"] == "lock" and site["config"] == config
+    model.check(kind, program)
+
+
+def test_a_product_in_parts(model: Lowered) -> None:
+    """A site may need another kernel: here, the one that adds up the parts."""
+    key = next(key for key in model.sites() if key.startswith("convolution "))
+    split = {"block_m": 16, "block_n": 16, "block_k": 16, "num_stages": 3, "num_warps": 2}
+    program = model.lower("split", {key: Entry(split | {"split_k": 2})})
+    model.check("split", program)
+
+
+def test_entries_of_no_site_are_told_and_no_fault(
+    model: Lowered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = "mm float16[7,7]{7,1} float16[7,7]{7,1}"
+    assert model.lower("gone", {gone: Entry({"block_m": 64})}) == model.plain
+    said = capsys.readouterr().err
+    assert "gone.tuning.json: the model has no such site for sm_90" in said
+    assert gone in said and "--prune" in said
+    report = json.loads((model.place / "gone" / "sites.json").read_text())
+    assert report["unused"] == [gone]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("mm", {"block_m": 65}, "it is none of the tiles in wrapgen/lowering/templates/cost.py"),
+        ("mm", {"BLOCK_M": 64}, "expected block_k, block_m, block_n, num_stages, num_warps, split"),
+        ("mm", {"split_k": 5}, "it is none of the tiles"),
+        (
+            "convolution",
+            {"block_m": 128, "block_n": 128, "block_k": 64, "num_stages": 3, "num_warps": 8,
+             "split_k": 1},
+            "block_k is beyond the 8 elements of a run along k",
+        ),
+        ("pointwise", {"num_warps": 3}, "num_warps is no power of two"),
+        ("pointwise", {"num_warps": 64}, "num_warps is no power of two"),
+        ("pointwise", {"XBLOCK": 1 << 20}, "XBLOCK is no power of two from 1 to"),
+        ("persistent_reduction", {"num_stages": 9}, "num_stages is not the"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_cannot_be_used(
+    model: Lowered, kind: str, changes: dict[str, int], said: str
+) -> None:
+    key = next(key for key in model.sites() if key.startswith(kind + " "))
+    config = model.sites()[key]["config"] | changes
+    with pytest.raises(LockError) as caught:
+        model.lower("refused", {key: Entry(config)})
+    text = str(caught.value)
+    assert text.startswith(f"{model.place}/refused.tuning.json: targets.sm_90[")
+    assert key in text and said in text
+    assert "without a lock it is" in text and "remove the entry" in text
+    assert not (model.place / "refused").exists()
+
+
+def test_eight_warps_with_a_large_kernel_are_refused(tmp_path: Path) -> None:
+    """pytorch#173068: results were silently wrong."""
+    module = nn.Conv2d(64, 128, 3, padding=1, bias=False).eval().half()
+    one = Lowered(module, (torch.zeros(8, 64, 16, 16).half(),), tmp_path)
+    (key,) = [key for key in one.sites() if key.startswith("convolution ")]
+    wide = {"block_m": 128, "block_n": 128, "block_k": 64, "num_stages": 3, "num_warps": 8}
+    with pytest.raises(LockError, match="8 warps or more with a kernel larger than 1x1"):
+        one.lower("wide", {key: Entry(wide | {"split_k": 1})})
+
+
+class Products(nn.Module):
+    """Inductor's own template, attention, and a dynamic number of rows."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        x = torch.bmm(a, b)[None]
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_other_templates(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    args = (torch.randn(4, 32, 64).half(), torch.randn(4, 64, 32).half())
+    one = Lowered(Products(), args, tmp_path)
+    keys = {key.partition(" ")[0]: key for key in one.sites()}
+    assert {"bmm", "attention"} <= keys.keys()
+    entries = {
+        keys["bmm"]: Entry(
+            {"block_m": 32, "block_n": 32, "block_k": 16, "num_stages": 1, "num_warps": 2}
+        ),
+        keys["attention"]: Entry(
+            one.sites()[keys["attention"]]["config"] | {"block_m": 16, "num_stages": 1}
+        ),
+    }
+    try:
+        program = one.lower("tuned", entries)
+    except LockError as error:
+        pytest.fail(f"{error}")
+    one.check("tuned", program)
+    assert len({Path(path).stem for path in one.changed("tuned")}) == 4
+    wrong = {key: Entry({"block_m": 7}) for key in (keys["bmm"], keys["attention"])}
+    with pytest.raises(LockError) as caught:
+        one.lower("wrong", wrong)
+    assert len(str(caught.value).splitlines()) == 2, "all faults are told"
+
+
+def test_sizes_known_at_run_time_alone(tmp_path: Path) -> None:
+    """The key says what was assumed, and that it was."""
+    program = torch.export.export(
+        nn.Linear(32, 16).eval().half(),
+        (torch.zeros(4, 32).half(),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+        strict=False,
+    )
+    support.write_graph(program, tmp_path / "graph.json")
+    lower(tmp_path / "graph.json", SM_90, tmp_path / "lowered")
+    sites = json.loads((tmp_path / "lowered" / "sites.json").read_text())["sites"]
+    (key,) = [site["site"] for site in sites if site["site"].startswith("mm")]
+    assert key == "mm float16[?64,32]{32,1} float16[32,16]{1,32}"
