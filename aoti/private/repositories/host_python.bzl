@@ -1,9 +1,11 @@
 """A Python toolchain of the machine's own CPython 3.11, whose ABI the locked wheels are built for.
 
-It is a virtual environment without packages: what somebody installed on the machine is not there to
-be imported by accident. It is made of two files, so that the interpreter's content is an input of
-actions and no path into Bazel's directories is.
+It is a copy of the interpreter and its standard library, without packages: an input of actions, so
+that a machine that runs them needs no Python, and what somebody installed on this one is not there to
+be imported by accident. No path of this machine is in it, beyond what was compiled into it.
 """
+
+load(":stamp.bzl", "STAMP_ATTRS", "stamp")
 
 _PROBE = """\
 import sys
@@ -19,12 +21,31 @@ Install CPython 3.11 and put it on PATH as python3.11, or name it:
 _BUILD = """\
 load("@rules_python//python:defs.bzl", "py_runtime", "py_runtime_pair")
 
-exports_files(["interpreter"])
+package(default_visibility = ["//visibility:public"])
 
+exports_files([
+    "bin/python3",
+    "interpreter",
+])
+
+# What the interpreter loads. The standard library is one directory, as packages are.
+filegroup(
+    name = "libraries",
+    srcs = ["lib/python3.11"] + glob(
+        [
+            "bin/*.so",
+            "lib/**/*.so*",
+        ],
+        allow_empty = True,
+        exclude = ["lib/python3.11/**"],
+    ),
+)
+
+# For py_binary and py_test. Their own first lines are run by the machine's interpreter.
 py_runtime(
     name = "runtime",
-    files = ["env/pyvenv.cfg"],
-    interpreter = "env/bin/python3",
+    files = [":libraries"],
+    interpreter = "bin/python3",
     python_version = "PY3",
     stub_shebang = {shebang},
 )
@@ -63,23 +84,31 @@ def _host_python_impl(rctx):
     interpreter, version = probe.stdout.strip().split("\n")
     if not version.startswith("3.11."):
         fail("%s is Python %s.%s" % (interpreter, version, _HELP))
+    if hasattr(rctx, "watch"):
+        rctx.watch(interpreter)  # Bazel before 7.1 cannot
+    rctx.report_progress("Copying %s" % interpreter)
+    copied = rctx.execute([interpreter, rctx.path(rctx.attr._copy), "."])
+    if copied.return_code:
+        fail(copied.stderr + _HELP)
+    stamp(rctx, interpreter, "lib/python3.11")
     rctx.file("interpreter", interpreter)
-    rctx.symlink(interpreter, "env/bin/python3")
-    rctx.file("env/pyvenv.cfg", """\
-home = %s
-include-system-site-packages = false
-version = %s
-""" % (rctx.path(interpreter).dirname, version))
     rctx.file("BUILD.bazel", _BUILD.format(shebang = repr("#!" + interpreter)))
 
 host_python = repository_rule(
     implementation = _host_python_impl,
-    doc = """Finds CPython 3.11: `RULES_AOTI_PYTHON`, else `python3.11` on `PATH`.
+    doc = """Copies CPython 3.11: `RULES_AOTI_PYTHON`, else `python3.11` on `PATH`.
 
-Provides `:toolchain`, to register, and the file `interpreter`, which holds the path.""",
+Provides the copy as `bin/python3` and `:libraries`; `:toolchain`, to register; and the file
+`interpreter`, which holds the path of the original.""",
+    attrs = {
+        "_copy": attr.label(
+            doc = "What copies it.",
+            default = Label("//aoti/private/repositories:copy_python.py"),
+            allow_single_file = True,
+        ),
+    } | STAMP_ATTRS,
     environ = [
         "PATH",
         "RULES_AOTI_PYTHON",
     ],
-    local = True,
 )

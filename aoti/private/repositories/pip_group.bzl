@@ -4,8 +4,10 @@ A label a file, as rules_python's `pip_parse` gives, makes each sandbox of an ac
 PyTorch a forest of 16000 symbolic links, and leaves out the byte code, so that each action compiles
 all of PyTorch again. One source directory costs one link, and holds the byte code. The price: Bazel
 sees a change inside only by the directory's own modification time, which is enough for a directory
-that nothing but a new fetch changes.
+that nothing but a new fetch changes; stamp.py makes it a digest of the content.
 """
+
+load(":stamp.bzl", "STAMP_ATTRS", "stamp")
 
 _BUILD = """\
 load("@rules_cc//cc:defs.bzl", "cc_library")
@@ -103,6 +105,7 @@ def _pip_group_impl(rctx):
     )
     if not rctx.path("site").exists:
         fail("pip installed nothing for %s" % lock.basename)
+    stamp(rctx, python, "site")
     rctx.file("requirements.txt", rctx.read(lock))
     for path in rctx.attr.files:
         if not rctx.path("site").get_child(*path.split("/")).exists:
@@ -132,7 +135,7 @@ Wheels only, each checked against the lock; pip's own configuration says where t
             allow_single_file = True,
             mandatory = True,
         ),
-    },
+    } | STAMP_ATTRS,
     environ = [
         "PIP_CONFIG_FILE",
         "PIP_EXTRA_INDEX_URL",

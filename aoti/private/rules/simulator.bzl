@@ -4,6 +4,7 @@ load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolcha
 load("@rules_cc//cc/common:cc_common.bzl", "cc_common")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load("//aoti:providers.bzl", "AotiModelInfo")
+load("//aoti/private:runfiles.bzl", "runfiles_path")
 load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/actions:cc.bzl", "cc_archive", "cc_compile", "cc_features")
 load("//aoti/private/actions:simulator.bzl", "write_simulator_link")
@@ -17,11 +18,6 @@ AotiSimulatorInfo = provider(
         "runfiles": "`runfiles` of both.",
     },
 )
-
-def _runfiles_path(ctx, file):
-    if file.short_path.startswith("../"):
-        return file.short_path.removeprefix("../")
-    return ctx.workspace_name + "/" + file.short_path
 
 def link_simulator(ctx, *, simulator, name, model, march, programs):
     """Declares what makes a program that links a model run on the simulator.
@@ -44,13 +40,13 @@ def link_simulator(ctx, *, simulator, name, model, march, programs):
     directories = [directory for program in programs for directory in program.shards + program.kernels]
 
     # What holds them: a shard without kernels is an empty directory, which a sandbox leaves out.
-    parents = {_runfiles_path(ctx, directory).rpartition("/")[0]: None for directory in directories}
+    parents = {runfiles_path(ctx.workspace_name, directory).rpartition("/")[0]: None for directory in directories}
     source = ctx.actions.declare_file(name + ".simulator.cc")
     write_simulator_link(
         ctx.actions,
         name = model,
-        driver = _runfiles_path(ctx, simulator.driver),
-        executor = _runfiles_path(ctx, simulator.executor),
+        driver = runfiles_path(ctx.workspace_name, simulator.driver),
+        executor = runfiles_path(ctx.workspace_name, simulator.executor),
         directories = parents.keys(),
         out = source,
     )

@@ -347,6 +347,19 @@ def _packages_test_impl(ctx):
         # With bzlmod the names have a prefix.
         present = any([file.owner.workspace_name.endswith(repository) for file in runfiles])
         asserts.equals(env, expected, present, "whether %s is there" % repository)
+
+    # So is the interpreter, with its library, which the script starts by its place among them.
+    for name in ["bin/python3", "lib/python3.11"]:
+        path = "aoti_host_python/" + name
+        asserts.true(env, any([file.path.endswith(path) for file in runfiles]), "%s is no input" % path)
+    [script] = [
+        action.content
+        for action in analysistest.target_actions(env)
+        if action.mnemonic == "FileWrite" and action.content.startswith("#!")
+    ]
+    asserts.true(env, script.startswith("#!/bin/sh\n"))
+    asserts.true(env, "aoti_host_python/bin/python3\" -B" in script)
+    asserts.false(env, "python3.11" in script, "the machine's own Python is named")
     modules = [file.short_path for file in runfiles if file.short_path.startswith("wrapgen/")]
     for folder in ctx.attr.without:
         found = [path for path in modules if path.startswith("wrapgen/%s/" % folder)]
