@@ -36,7 +36,7 @@ AotiProgramInfo, _new_aoti_program_info = provider(
 
 WEIGHTS = ["external"]
 
-def _init_aoti_model_info(*, name, targets, model, graph, weights, weights_kind, programs, header, sources, images):
+def _init_aoti_model_info(*, name, targets, model, graph, weights, weights_kind, programs, header, sources, images, options = [], tuning = None):
     _require(targets, "targets: there is at least one")
     _require(programs, "programs: there is at least one")
     _require(weights_kind in WEIGHTS, "weights_kind: \"%s\" is none of %s" % (weights_kind, WEIGHTS))
@@ -46,9 +46,11 @@ def _init_aoti_model_info(*, name, targets, model, graph, weights, weights_kind,
         "images": images,
         "model": model,
         "name": name,
+        "options": options,
         "programs": programs,
         "sources": sources,
         "targets": targets,
+        "tuning": tuning,
         "weights": weights,
         "weights_kind": weights_kind,
     }
@@ -61,9 +63,11 @@ AotiModelInfo, _new_aoti_model_info = provider(
         "images": "`File`: a directory of the kernels' images, as the sources embed them.",
         "model": "`File`: the `.pt2` that it is made from.",
         "name": "`string`: what the generated code calls the model.",
+        "options": "list of `string`: what was asked for of lowering, by name.",
         "programs": "list of `AotiProgramInfo`, one a compute capability, sorted by target.",
         "sources": "list of `File`: the generated C++ and assembly.",
         "targets": "list of `string`: what the library carries code for, sorted.",
+        "tuning": "`File`: the tuning lock, or `None`.",
         "weights": "`File`: the weights, in safetensors' format.",
         "weights_kind": "`string`: where the library finds them; `external` is a file beside it.",
     },
@@ -78,7 +82,7 @@ AotiReportInfo = provider(
     },
 )
 
-def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, report, ptxas, march, shards, capabilities, architectures = []):
+def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, report, ptxas, march, shards, capabilities, architectures = [], locks = []):
     _require(shards >= 1, "shards: %d is less than 1" % shards)
     _require(capabilities, "capabilities: there is at least one")
     _require(march, "march: name an instruction set, or the library depends on the machine that builds it")
@@ -90,6 +94,7 @@ def _init_aoti_toolchain_info(*, export, split, lower, compile, wrap, package, r
         "capabilities": capabilities,
         "compile": compile,
         "export": export,
+        "locks": locks,
         "lower": lower,
         "march": march,
         "package": package,
@@ -107,6 +112,7 @@ AotiToolchainInfo, _new_aoti_toolchain_info = provider(
         "capabilities": "list of `string`: the compute capabilities it builds for, such as `90`.",
         "compile": "`FilesToRunProvider`: TTIR to machine code; has Triton, no PyTorch.",
         "export": "`FilesToRunProvider`: model to `.pt2`; has PyTorch.",
+        "locks": "list of `File`: the lock files of the tools' Python packages.",
         "lower": "`FilesToRunProvider`: graph to program and TTIR; has PyTorch and Triton.",
         "march": "`string`: the host instruction set generated C++ is compiled for, as gcc's `-march`.",
         "package": "`FilesToRunProvider`: library, weights and headers to an archive.",

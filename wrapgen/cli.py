@@ -12,6 +12,7 @@
     python -m wrapgen pack --weights W --program P -o resnet.weights
     python -m wrapgen report --name resnet --target sm_90 ... --text FILE.md --json FILE.json
     python -m wrapgen package --name resnet --library L --weights W --header H ... -o FILE
+    python -m wrapgen verify resnet.tar                       whether a package is what it says
     python -m wrapgen torch-package --name resnet --library L --weights W --source S ... -o FILE.pt2
 
 A step's module is imported when the step runs and not before: ``compile`` and ``wrap`` have no
@@ -106,6 +107,14 @@ def program(text: str) -> tuple[Target, Path]:
     return target(name), Path(path)
 
 
+def component(text: str) -> tuple[str, Path]:
+    """Parses ``dlpack=path/to/dlpack/dlpack.h``."""
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text!r}")
+    return name, Path(path)
+
+
 def option(text: str) -> str:
     """Parses the name of an option of lowering."""
     try:
@@ -166,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pack(step("pack", _pack, "Write the weights of a model that is one file."))
     _add_report(step("report", _report, "Say what a model's library does on a device."))
     _add_package(step("package", _package, "Pack what is deployed into one archive."))
+    _add_verify(step("verify", _verify, "Recompute what a package says of itself, and compare."))
     _add_torch_package(
         step("torch-package", _torch_package, "Pack a library for PyTorch's aoti_load_package.")
     )
@@ -518,12 +528,54 @@ def _add_package(parser: Any) -> None:
     _add_target(parser, "what the library carries code for")
     _add_program(parser)
     _add_kernels(parser)
+    _add_build_of_package(parser)
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE.tar")
+
+
+def _add_build_of_package(parser: Any) -> None:
+    """What the package's statement tells beyond what is packed."""
+
+    def files(option: str, name: str, text: str) -> None:
+        parser.add_argument(
+            option,
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            dest=name,
+            help=f"{text}; repeatable",
+        )
+
+    parser.add_argument(
+        "--graph", type=Path, required=True, metavar="graph.json", help="what split wrote"
+    )
+    files("--generated", "generated", "a source that wrap wrote")
+    parser.add_argument(
+        "--component",
+        type=component,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        dest="components",
+        help="a file of C++ that is compiled in: of runtime, dlpack or nlohmann_json; repeatable",
+    )
+    files("--lock", "locks", "a lock file of the tools' Python packages")
+    files("--tuning", "tuning", "a lock of tuning that lower read")
+    parser.add_argument("--ptxas", type=Path, help="the assembler that compile ran")
+    _add_option(parser)
+    _add_instrument(parser)
+    parser.add_argument("--aotinductor", action="store_true", help="as of wrap")
+    parser.add_argument("--march", default="", help="what the C++ was compiled for")
+    parser.add_argument("--shards", type=shards, default=0, help="as of lower")
 
 
 def _package(args: argparse.Namespace) -> None:
     programs = _unique(args.programs, "--program", "package")
-    from wrapgen.package import Contents, write
+    from wrapgen.package import Build, Contents, write
+
+    components: dict[str, tuple[Path, ...]] = {}
+    for name, path in args.components:
+        components[name] = (*components.get(name, ()), path)
 
     contents = Contents(
         name=args.name,
@@ -534,8 +586,44 @@ def _package(args: argparse.Namespace) -> None:
         targets=tuple(args.targets),
         programs=programs,
         kernels=tuple(args.kernels),
+        build=Build(
+            graph=args.graph,
+            generated=tuple(args.generated),
+            components=components,
+            locks=tuple(args.locks),
+            ptxas=args.ptxas,
+            tuning=tuple(args.tuning),
+            options=tuple(args.options),
+            debug=tuple(args.instrument),
+            aotinductor=args.aotinductor,
+            march=args.march,
+            shards=args.shards,
+        ),
     )
     write(contents, args.out)
+
+
+def _add_verify(parser: Any) -> None:
+    parser.add_argument("package", type=Path, metavar="PACKAGE.tar")
+    parser.add_argument("--json", action="store_true", help="write JSON: a report")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from wrapgen.provenance.verify import verify
+
+    report = verify(args.package)
+    if args.json:
+        import json
+
+        print(json.dumps(report.as_json(), indent=2, sort_keys=True))
+    else:
+        print(report)
+    if not report.verified:
+        raise UnverifiedError(f"{args.package}: not what its statement and its manifest say")
+
+
+class UnverifiedError(ValueError):
+    """What ``wrapgen verify`` ends with when something is not as expected."""
 
 
 def _add_torch_package(parser: Any) -> None:

@@ -3,6 +3,8 @@
 An uncompressed tar file with one folder, named after the model::
 
     NAME/manifest.json            what is in it, below
+    NAME/provenance.json          what it was made from, and by what: docs/provenance.md
+    NAME/sbom.spdx.json           what it is made of, the same page
     NAME/NAME.safetensors         the weights
     NAME/include/NAME/model.h     the typed C++ class
     NAME/include/runtime/*.h      the C ABI and what model.h includes
@@ -11,36 +13,68 @@ An uncompressed tar file with one folder, named after the model::
 ``manifest.json`` is canonical JSON: ``schema_version``; ``name``; ``targets``, each with the least
 CUDA version its driver must have, as cuDriverGetVersion spells it, or HIP version, as
 hipRuntimeGetVersion does; ``symbols``, ``constraints``,
-``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights_digest``, that of the weights'
-names, dtypes and shapes which the library checks when it loads them; and ``files``, size and
-SHA-256 of each other file.
+``inputs``, ``fixed`` and ``outputs`` as in program.json; ``weights``, those that the library takes,
+by name, dtype and shape; ``weights_digest``, that of these three, which the library bears;
+``files``, size and SHA-256 of each other file but the next two; and ``provenance``, the SHA-256 of
+the predicate in provenance.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import tarfile
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Final
 
+from wrapgen import __version__
 from wrapgen import program as programs
 from wrapgen.program import Program
+from wrapgen.provenance import (
+    MANIFEST,
+    MANIFEST_VERSION,
+    SBOM,
+    STATEMENT,
+    archive,
+    facts,
+    library,
+    sbom,
+    statement,
+)
+from wrapgen.provenance.facts import Facts, Fingerprint, Image
 from wrapgen.target import RUNTIME_DRIVERS, Target
 
-SCHEMA_VERSION: Final = 1
-"""Of manifest.json."""
-
-_MANIFEST: Final = "manifest.json"
 _CHUNK: Final = 1 << 20
 
 
 class PackageError(ValueError):
-    """What was given does not make a package, or a package is damaged."""
+    """What was given does not make a package."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Build:
+    """What the statement tells of the build besides what the contents show.
+
+    ``generated`` are the wrap step's sources, ``components`` the C++ that is compiled in by name,
+    ``locks`` the lock files of the Python packages that the tools are made of, ``tuning`` what the
+    lowering step read of measurements. ``march`` and ``shards`` are the toolchain's, empty and 0
+    where nobody says; the rest is what the build was asked for.
+    """
+
+    graph: Path
+    generated: tuple[Path, ...] = ()
+    components: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
+    locks: tuple[Path, ...] = ()
+    ptxas: Path | None = None
+    tuning: tuple[Path, ...] = ()
+    options: tuple[str, ...] = ()
+    debug: tuple[str, ...] = ()
+    aotinductor: bool = False
+    march: str = ""
+    shards: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,14 +93,7 @@ class Contents:
     targets: tuple[Target, ...]
     programs: Mapping[Target, Path]
     kernels: tuple[Path, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Package:
-    """A package that was read: its manifest and its other files by path below the folder."""
-
-    manifest: dict[str, Any]
-    files: dict[str, bytes]
+    build: Build
 
 
 def write(contents: Contents, out: Path) -> None:
@@ -75,6 +102,7 @@ def write(contents: Contents, out: Path) -> None:
     Raises:
       PackageError: the parts do not belong together.
       ProgramError: a program is malformed.
+      ProvenanceError: something that the statement tells cannot be found out.
       OSError: a file cannot be read or written.
     """
     name = contents.name
@@ -90,34 +118,64 @@ def write(contents: Contents, out: Path) -> None:
         if path in files:
             raise PackageError(f"two headers are called {header.name}")
         files[path] = header
-    manifest = programs.canonical_json(_manifest(contents, files)).encode()
+    documents = _documents(contents, files)
     partial = out.with_name(out.name + ".partial")
     try:
-        # PAX, because it knows sizes above 8 GiB; it writes plain headers wherever those do.
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
-            _add(archive, f"{name}/{_MANIFEST}", BytesIO(manifest), len(manifest), 0o644)
+        with partial.open("wb") as stream:
+            for path in (MANIFEST, STATEMENT, SBOM):
+                data = documents[path]
+                _add(stream, f"{name}/{path}", BytesIO(data), len(data))
             for path, source in sorted(files.items()):
-                mode = 0o755 if path.endswith(".so") else 0o644
-                with source.open("rb") as stream:
-                    size = os.fstat(stream.fileno()).st_size
-                    _add(archive, f"{name}/{path}", stream, size, mode)
+                with source.open("rb") as content:
+                    size = os.fstat(content.fileno()).st_size
+                    _add(stream, f"{name}/{path}", content, size)
+            stream.write(archive.end(stream.tell()))
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _add(archive: tarfile.TarFile, name: str, stream: IO[bytes], size: int, mode: int) -> None:
-    member = tarfile.TarInfo(name)  # time, owner and group are 0 and empty
-    member.size = size
-    member.mode = mode
-    archive.addfile(member, stream)
+def _add(out: IO[bytes], name: str, content: IO[bytes], size: int) -> None:
+    out.write(archive.header(name, size))
+    begin = out.tell()
+    shutil.copyfileobj(content, out, _CHUNK)
+    if out.tell() - begin != size:
+        raise PackageError(f"{name} changed while it was read: {size} bytes, then another number")
+    out.write(bytes(-size % archive.BLOCK))
 
 
-def _manifest(contents: Contents, files: Mapping[str, Path]) -> dict[str, Any]:
+def _documents(contents: Contents, files: Mapping[str, Path]) -> dict[str, bytes]:
+    """The three files that tell of the others: each has the digests of those before it."""
     loaded = _programs(contents)
+    known = _facts(
+        contents, {path: Fingerprint.of_file(source) for path, source in files.items()}, loaded
+    )
+    predicate = statement.predicate(known)
+    sizes = {path: source.stat().st_size for path, source in files.items()}
+    manifest = _encode(_manifest(contents, loaded, known, sizes, statement.digest(predicate)))
+    everything = {**known.files, MANIFEST: Fingerprint.of(manifest)}
+    bill = _encode(sbom.document(dataclasses.replace(known, files=everything)))
+    everything[SBOM] = Fingerprint.of(bill)
+    digests = {path: each.sha256 for path, each in everything.items()}
+    stated = _encode(statement.statement(predicate, contents.name, digests))
+    return {MANIFEST: manifest, SBOM: bill, STATEMENT: stated}
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    return programs.canonical_json(document).encode()
+
+
+def _manifest(
+    contents: Contents,
+    loaded: Mapping[Target, Program],
+    known: Facts,
+    sizes: Mapping[str, int],
+    provenance: str,
+) -> dict[str, Any]:
     first = loaded[min(loaded)]
+    weights = sorted(first.weights, key=lambda weight: weight.name)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": MANIFEST_VERSION,
         "name": contents.name,
         "targets": {
             str(target): {"driver": _driver(target, loaded[target.lowering], contents.kernels)}
@@ -128,9 +186,74 @@ def _manifest(contents: Contents, files: Mapping[str, Path]) -> dict[str, Any]:
         "inputs": [dataclasses.asdict(spec) for spec in first.inputs],
         "fixed": [dataclasses.asdict(fixed) for fixed in first.fixed],
         "outputs": [dataclasses.asdict(spec) for spec in first.outputs],
-        "weights_digest": programs.weights_digest(first.weights),
-        "files": {path: _fingerprint(source) for path, source in files.items()},
+        "weights": [
+            {"name": weight.name, "dtype": weight.dtype, "shape": list(weight.shape)}
+            for weight in weights
+        ],
+        "weights_digest": programs.weights_digest(weights),
+        "files": {
+            path: {"sha256": each.sha256, "size": sizes[path]} for path, each in known.files.items()
+        },
+        "provenance": provenance,
     }
+
+
+def _facts(
+    contents: Contents, files: Mapping[str, Fingerprint], loaded: Mapping[Target, Program]
+) -> Facts:
+    build = contents.build
+    data = contents.library.read_bytes()
+    read = library.read(data, str(contents.library))
+    components = [
+        facts.component(name, paths, __version__ if name == facts.RUNTIME else "")
+        for name, paths in sorted(build.components.items())
+    ]
+    return Facts(
+        name=contents.name,
+        version=__version__,
+        targets=tuple(sorted(str(target) for target in contents.targets)),
+        options=tuple(sorted(build.options)),
+        debug=tuple(sorted(build.debug)),
+        aotinductor=build.aotinductor,
+        march=build.march,
+        shards=build.shards,
+        files=files,
+        graph=Fingerprint.of_file(build.graph),
+        tuning=_fingerprints(build.tuning, "locks of tuning"),
+        programs={str(target): Fingerprint.of_file(contents.programs[target]) for target in loaded},
+        generated=_fingerprints(build.generated, "generated files"),
+        components=tuple(components),
+        locks=tuple(sorted((facts.lock(path) for path in build.locks), key=lambda lock: lock.name)),
+        ptxas=None if build.ptxas is None else facts.assembler(build.ptxas),
+        compilers=read.compilers,
+        needed=read.needed,
+        images=tuple(_images(contents, loaded, data)),
+    )
+
+
+def _fingerprints(paths: Iterable[Path], what: str) -> dict[str, Fingerprint]:
+    found: dict[str, Fingerprint] = {}
+    for path in paths:
+        if path.name in found:
+            raise PackageError(f"two {what} are called {path.name}")
+        found[path.name] = Fingerprint.of_file(path)
+    return found
+
+
+def _images(contents: Contents, loaded: Mapping[Target, Program], data: bytes) -> Iterator[Image]:
+    """The kernels of each target, and where the library has them."""
+    for target in sorted(contents.targets, key=str):
+        for kernel in sorted(loaded[target.lowering].kernels, key=lambda kernel: kernel.name):
+            described = _compiled(target, kernel.name, contents.kernels)
+            kind = str(json.loads(described.read_text(encoding="utf-8"))["format"])
+            image = described.with_suffix(f".{kind}").read_bytes()
+            offset = data.find(image + b"\0" if kind == "ptx" else image)
+            if offset < 0:
+                raise PackageError(
+                    f"{contents.library} does not have the kernel {kernel.name} of {target}: is "
+                    "it linked from these kernels?"
+                )
+            yield Image(str(target), kernel.name, kind, offset, len(image), Fingerprint.of(image))
 
 
 def _programs(contents: Contents) -> dict[Target, Program]:
@@ -156,59 +279,20 @@ def _programs(contents: Contents) -> dict[Target, Program]:
 def _driver(target: Target, program: Program, kernels: Iterable[Path]) -> int:
     """The least version of a driver for ``target``; all its kernels must load."""
     needed = RUNTIME_DRIVERS[target.platform]
-    directories = tuple(kernels)
     for kernel in program.kernels:
-        paths = [each / str(target) / f"{kernel.name}.json" for each in directories]
-        found = next((path for path in paths if path.is_file()), None)
-        if found is None:
-            raise PackageError(
-                f"kernel {kernel.name} for {target} is in none of the directories given: "
-                f"{', '.join(map(str, directories))}"
-            )
+        found = _compiled(target, kernel.name, kernels)
         needed = max(needed, int(json.loads(found.read_text(encoding="utf-8"))["driver"]))
     return needed
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return {"sha256": digest.hexdigest(), "size": size}
-
-
-def read(path: Path) -> Package:
-    """Reads a package into memory and checks every file against the manifest.
-
-    Raises:
-      PackageError: it is none, is of another version, or a file is missing, added or damaged.
-    """
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.isreg() else None
-                if stream is None or member.name in found:
-                    raise PackageError(f"{path}: {member.name!r} is no file or occurs twice")
-                found[member.name] = stream.read()
-    except tarfile.TarError as error:
-        raise PackageError(f"{path}: not a package: {error}") from error
-    files = {name.partition("/")[2]: data for name, data in found.items()}
-    if _MANIFEST not in files:
-        raise PackageError(f"{path}: not a package: {_MANIFEST} is missing")
-    try:
-        manifest: dict[str, Any] = json.loads(files.pop(_MANIFEST))
-        version, listed = manifest["schema_version"], manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PackageError(f"{path}: {_MANIFEST} is malformed: {error}") from error
-    if version != SCHEMA_VERSION:
-        raise PackageError(f"{path}: schema_version is {version!r}, known is {SCHEMA_VERSION}")
-    for name in sorted(set(files) ^ set(listed)):
-        where = "in the archive but not in" if name in files else "missing, though in"
-        raise PackageError(f"{path}: {name} is {where} its manifest")
-    for name, data in sorted(files.items()):
-        if hashlib.sha256(data).hexdigest() != listed[name]["sha256"]:
-            raise PackageError(f"{path}: {name} is damaged: its SHA-256 is not the manifest's")
-    return Package(manifest, files)
+def _compiled(target: Target, kernel: str, kernels: Iterable[Path]) -> Path:
+    """What the compile step tells of a kernel: a file beside the image."""
+    directories = tuple(kernels)
+    paths = [each / str(target) / f"{kernel}.json" for each in directories]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise PackageError(
+            f"kernel {kernel} for {target} is in none of the directories given: "
+            f"{', '.join(map(str, directories))}"
+        )
+    return found

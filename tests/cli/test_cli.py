@@ -44,7 +44,8 @@ def test_lower(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*argv, *(f"--option={name}" for name in names)]) == 0
     at = (Path("g.json"), parse("sm_90"), Path("out"))
     assert calls == [
-        ("lower", at, {"num_shards": 8, "options": options}) for options in ([], names)
+        ("lower", at, {"num_shards": 8, "options": options, "tuning": None})
+        for options in ([], names)
     ]
     assert cli.main([*argv, "--option=fast"]) == 2
     assert (

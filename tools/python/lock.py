@@ -21,6 +21,7 @@ GROUPS = {
     "torch": ("base", "triton"),
     "nvtx": (),
     "dev": ("base", "triton", "torch"),
+    "validators": ("base",),
     "transformers": ("base", "triton", "torch"),
 }
 """Each group and those it stands on, which come before it."""

@@ -146,11 +146,11 @@ Wheels only, each checked against the lock; pip's own configuration says where t
 )
 
 def pip_groups():
-    """Declares `@aoti_pip_base`, `_triton`, `_torch`, `_nvtx`, `_dev` and `_transformers`.
+    """Declares `@aoti_pip_base`, `_triton`, `_torch`, `_nvtx`, `_dev`, `_transformers` and `_validators`.
 
     A group holds what those that it stands on lack: an action that compiles kernels has base and
     triton among its inputs and no PyTorch. NVTX's headers are for debug builds alone.
-    Those of the last two are for this repository's own tests and models. What nothing asks for is
+    Those of the last three are for this repository's own tests and models. What nothing asks for is
     not fetched.
     """
     pip_group(
@@ -179,4 +179,8 @@ def pip_groups():
     pip_group(
         name = "aoti_pip_transformers",
         lock = Label("//tools/python:requirements_transformers.txt"),
+    )
+    pip_group(
+        name = "aoti_pip_validators",
+        lock = Label("//tools/python:requirements_validators.txt"),
     )

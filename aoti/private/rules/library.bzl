@@ -185,6 +185,8 @@ def _aoti_library_impl(ctx):
             graph = graph,
             weights = weights,
             weights_kind = ctx.attr.weights,
+            options = ctx.attr.options,
+            tuning = ctx.file.tuning,
             programs = programs,
             header = generated.header,
             sources = [generated.model, generated.entry, generated.kernels],

@@ -17,6 +17,7 @@ def _aoti_toolchain_impl(ctx):
             package = tool("package"),
             report = tool("report"),
             ptxas = ctx.file.ptxas,
+            locks = ctx.files.locks,
             march = ctx.attr.march,
             shards = ctx.attr.shards,
             capabilities = ctx.attr.capabilities,
@@ -46,6 +47,15 @@ aoti_toolchain = rule(
         ),
         "compile": _tool("compile"),
         "export": _tool("export"),
+        "locks": attr.label_list(
+            doc = "The lock files of the tools' Python packages, which packages name their versions of.",
+            default = [
+                Label("//tools/python:requirements_base.txt"),
+                Label("//tools/python:requirements_torch.txt"),
+                Label("//tools/python:requirements_triton.txt"),
+            ],
+            allow_files = [".txt"],
+        ),
         "lower": _tool("lower"),
         "march": attr.string(
             doc = "The host instruction set that generated C++ is compiled for, as gcc's `-march`. " +

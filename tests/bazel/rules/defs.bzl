@@ -197,6 +197,38 @@ def _torch_package_test_impl(ctx):
 
 _torch_package_test = analysistest.make(_torch_package_test_impl)
 
+# Packages.
+
+def _package_test_impl(ctx):
+    env = analysistest.begin(ctx)
+    (action,) = analysistest.target_actions(env)
+    asserts.equals(env, "AotiPackage", action.mnemonic)
+    paths = [file.short_path for file in action.inputs.to_list()]
+    names = [file.basename for file in action.inputs.to_list()]
+
+    # What the statement tells comes from these: no model, whose comments would change it, and of the
+    # Python packages no more than what the tool itself needs, and the locks.
+    for name in ["dlpack.h", "json.hpp", "aoti.cc", "requirements_torch.txt"] + ctx.attr.present:
+        asserts.true(env, name in names, "%s is no input" % name)
+    for name in ctx.attr.absent:
+        asserts.false(env, name in names, "%s is an input" % name)
+    asserts.equals(env, [], [name for name in names if name.endswith(".pt2")])
+    asserts.equals(env, [], [path for path in paths if "aoti_pip_torch" in path])
+    return analysistest.end(env)
+
+_ATTRIBUTES_OF_PACKAGES = {
+    "absent": attr.string_list(doc = "Names of files that are no inputs."),
+    "present": attr.string_list(doc = "Names of files that are."),
+}
+
+_package_test = analysistest.make(_package_test_impl, attrs = _ATTRIBUTES_OF_PACKAGES)
+
+_debug_package_test = analysistest.make(
+    _package_test_impl,
+    attrs = _ATTRIBUTES_OF_PACKAGES,
+    config_settings = {str(Label("//aoti:debug")): ["nvtx"]},
+)
+
 # The simulator.
 
 _SIMULATOR = str(Label("//aoti:simulator"))
@@ -491,6 +523,28 @@ def rules_test_suite(name):
     _torch_package_test(
         name = "torch_package_test",
         target_under_test = "//tests/aotinductor:served.aotinductor",
+    )
+    _package_test(
+        name = "package_test",
+        absent = ["hip.cc", "debug.cc", "interface.cc", "requirements_nvtx.txt"],
+        present = ["small.graph.json", "cuda.cc", "ptxas", "kernels.S"],
+        target_under_test = "//tests/bazel/small:small.package",
+    )
+    _package_test(
+        name = "hip_package_test",
+        absent = ["cuda.cc", "ptxas"],
+        present = ["small_hip.graph.json", "hip.cc"],
+        target_under_test = "//tests/bazel/small:small_hip.package",
+    )
+    _package_test(
+        name = "aotinductor_package_test",
+        present = ["aotinductor.cc", "interface.cc"],
+        target_under_test = "//tests/aotinductor:served.package",
+    )
+    _debug_package_test(
+        name = "debug_package_test",
+        present = ["debug.cc", "nvtx.cc", "requirements_nvtx.txt"],
+        target_under_test = "//tests/bazel/small:small.package",
     )
     _actions_test(
         name = "actions_test",
