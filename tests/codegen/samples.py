@@ -748,10 +748,11 @@ def metadata(of: Kernel, target: Target, image: bytes) -> dict[str, Any]:
         if p.kind == "tensor_map"
     ]
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": of.name,
         "target": str(target),
         "format": {"sm": "cubin", "compute": "ptx", "gfx": "hsaco"}[target.kind],
+        "size": len(image),
         "sha256": hashlib.sha256(image).hexdigest(),
         "ttir_sha256": of.ttir_sha256,
         "ptx_version": "8.6" if target.platform == "cuda" else "",

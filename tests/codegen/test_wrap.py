@@ -280,7 +280,7 @@ def test_params_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema_version is 2, expected 1"),
+        ({"schema_version": 1}, "schema_version is 1, expected 2"),
         ({"target": "sm_80"}, "target is 'sm_80', expected 'sm_90'"),
         ({"format": "ptx"}, "format is 'ptx', expected 'cubin'"),
         ({"format": "elf"}, "format: Input should be 'cubin', 'ptx' or 'hsaco'"),
@@ -306,7 +306,17 @@ def test_params_missing(tmp_path: Path) -> None:
             {"shared_memory": 300 << 10},
             "needs 307200 bytes of shared memory a block, a device of sm_90 has 232448",
         ),
-        ({"sha256": "0" * 64}, "its SHA-256 is [0-9a-f]{64}, .*json says 0{64}"),
+        (
+            {"sha256": "0" * 64},
+            r"cubin: the image of kernel [a-z0-9_]+ for sm_90 is damaged: expected \d+ bytes with "
+            r"SHA-256 0{64}, as [a-z0-9_]+\.json says, found \d+ bytes with SHA-256 [0-9a-f]{64}\. "
+            "Compile its shard again",
+        ),
+        (
+            {"size": 7},
+            r"expected 7 bytes with SHA-256 (\w{64}), .* found \d+ bytes with .*\1",
+        ),
+        ({"size": None}, "size: Field required"),
     ],
 )
 def test_metadata_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -330,7 +340,7 @@ def test_metadata_of_amds_refused(tmp_path: Path, changes: dict[str, Any], messa
 
 def test_image_changed(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"other").hexdigest()
-    check_metadata(tmp_path, f"its SHA-256 is {digest}", image=b"other")
+    check_metadata(tmp_path, f"found 5 bytes with SHA-256 {digest}", image=b"other")
 
 
 def test_image_missing(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ GROUPS = {
     "dev": ("base", "triton", "torch"),
     "validators": ("base",),
     "transformers": ("base", "triton", "torch"),
+    "farm": ("base", "triton", "torch", "dev"),
 }
 """Each group and those it stands on, which come before it."""
 

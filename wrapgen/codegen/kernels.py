@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -13,10 +12,11 @@ import pydantic
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.memory import ALIGNMENT
 from wrapgen.dtype import INFO
+from wrapgen.images import damage
 from wrapgen.program import Kernel, KernelParam, place
 from wrapgen.target import Target
 
-METADATA_VERSION: Final = 1
+METADATA_VERSION: Final = 2
 
 POINTER_SIZE: Final = 8
 MAP_SIZE: Final = 128
@@ -63,6 +63,7 @@ class Metadata:
     name: str
     target: str
     format: Literal["cubin", "ptx", "hsaco"]
+    size: _Count
     sha256: str
     ttir_sha256: str
     driver: _Count
@@ -139,9 +140,15 @@ def _read(kernel: Kernel, target: Target, directory: Path) -> Image:
         data = image.read_bytes()
     except FileNotFoundError as error:
         raise CodegenError(f"{image} is missing, though {path.name} describes it") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != metadata.sha256:
-        raise CodegenError(f"{image}: its SHA-256 is {digest}, {path.name} says {metadata.sha256}")
+    if message := damage(
+        image,
+        data,
+        size=metadata.size,
+        sha256=metadata.sha256,
+        kernel=kernel.name,
+        target=str(target),
+    ):
+        raise CodegenError(message)
     check(kernel, target, metadata, where=str(path))
     return Image(target, kernel.name, metadata, data)
 

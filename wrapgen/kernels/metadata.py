@@ -21,7 +21,7 @@ from wrapgen.kernels.ptx import Ptx, TensorMap
 from wrapgen.kernels.ptxas import Assembled
 from wrapgen.target import Target
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 SCRATCH_PARAMS: Final = ("global_scratch", "profile_scratch")
 """The pointers that Triton 3.7 appends to every kernel's parameters."""
@@ -43,8 +43,8 @@ _HIP_DRIVER: Final = 60000000
 class Metadata:
     """Facts about one compiled kernel; the fields of ``<kernel>.json``.
 
-    ``sha256`` is that of the image; ``format`` is ``cubin``, ``ptx`` or ``hsaco``; ``ptx_version``
-    is empty for the last. ``threads`` of a block,
+    ``size`` in bytes and ``sha256`` are the image's; ``format`` is ``cubin``, ``ptx`` or ``hsaco``;
+    ``ptx_version`` is empty for the last. ``threads`` of a block,
     ``num_warps`` of a block, ``num_ctas`` blocks of a cluster; ``shared_memory`` in bytes a block,
     all dynamic. ``registers``, ``local_memory`` (stack, spills included), ``spill_stores`` and
     ``spill_loads`` are a thread's, the last three in bytes; for PTX they hold on the device it
@@ -62,6 +62,7 @@ class Metadata:
     name: str
     target: str
     format: str
+    size: int
     sha256: str
     ttir_sha256: str
     ptx_version: str
@@ -115,6 +116,7 @@ def gather(
         name=binary.entry,
         target=str(target),
         format="ptx" if portable else "cubin",
+        size=len(image),
         sha256=hashlib.sha256(image).hexdigest(),
         ttir_sha256=launch.ttir_sha256,
         ptx_version=f"{major}.{minor}",
@@ -195,6 +197,7 @@ def gather_hsaco(launch: Launch, target: Target, code: Amdgcn) -> Metadata:
         name=binary.entry,
         target=str(target),
         format="hsaco",
+        size=len(code.hsaco),
         sha256=hashlib.sha256(code.hsaco).hexdigest(),
         ttir_sha256=launch.ttir_sha256,
         ptx_version="",

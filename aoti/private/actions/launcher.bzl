@@ -17,15 +17,33 @@ else
     *) runfiles=$RUNFILES_DIR ;;
   esac
 fi
-if [ ! -e "$runfiles/{interpreter}" ]; then
+if [ ! -e "$runfiles/{python}/bin/python3" ]; then
   echo "$0: there are no runfiles in $self.runfiles, nor in \\$RUNFILES_DIR. Build it with" \\
     "--build_runfile_links, or start it with bazel run." >&2
   exit 1
 fi
+# Source directories, as packages are, reach a remote worker as inputs of the action, which lie below
+# external. Bazel before 8.3 leaves them out of its runfiles (bazelbuild/bazel#11495).
+find_root() {{
+  if [ -e "$runfiles/$1" ]; then
+    root=$runfiles
+  else
+    root=$PWD/external
+  fi
+}}
+path=
+for entry in {python_path}; do
+  find_root "$entry"
+  path=$path${{path:+:}}$root/$entry
+done
 unset PYTHONHOME
+find_root "{python}/lib/python3.11"
+if [ "$root" != "$runfiles" ]; then
+  export PYTHONHOME="$root/{python}"
+fi
 export RUNFILES_DIR="$runfiles"
-export PYTHONPATH="{python_path}${{PYTHONPATH:+:$PYTHONPATH}}"
-exec "$runfiles/{interpreter}" -B -P -S -s "$runfiles/{main}" "$@"
+export PYTHONPATH="$path${{PYTHONPATH:+:$PYTHONPATH}}"
+exec "$runfiles/{python}/bin/python3" -B -P -S -s "$runfiles/{main}" "$@"
 """
 
 def write_launcher(actions, *, interpreter, main, python_path, out):
@@ -33,7 +51,7 @@ def write_launcher(actions, *, interpreter, main, python_path, out):
 
     Args:
       actions: `ctx.actions`.
-      interpreter: path of the Python interpreter.
+      interpreter: path of the Python interpreter, `bin/python3` of a directory with its library.
       main: path of the Python file to run.
       python_path: list of paths of the directories to import from.
       out: `File` to write.
@@ -41,9 +59,9 @@ def write_launcher(actions, *, interpreter, main, python_path, out):
     actions.write(
         output = out,
         content = _SCRIPT.format(
-            interpreter = interpreter,
             main = main,
-            python_path = ":".join(["$runfiles/" + path for path in python_path]),
+            python = interpreter.removesuffix("/bin/python3"),
+            python_path = " ".join(python_path),
         ),
         is_executable = True,
     )

@@ -19,6 +19,9 @@ import pytest
 GROUPS = ("base", "triton", "torch")
 """Of Python packages. The outer build's are used: to install them again would take a minute."""
 
+OPTIONAL_GROUPS = ("transformers",)
+"""The same, of those tests alone that have them among their own packages."""
+
 SMALL = "tests/bazel/small"
 """The package whose model is built."""
 
@@ -33,9 +36,11 @@ def _source() -> Path:
 
 
 def _overrides() -> Iterator[str]:
-    for group in GROUPS:
+    for group in (*GROUPS, *OPTIONAL_GROUPS):
         suffix = f"aoti_pip_{group}/site"
         sites = [Path(entry) for entry in sys.path if entry.endswith(suffix)]
+        if group in OPTIONAL_GROUPS and not sites:
+            continue
         assert len(sites) == 1, f"no {suffix} in {sys.path}"
         name = f"_main~python~aoti_pip_{group}" if mode() == "bzlmod" else f"aoti_pip_{group}"
         yield f"--override_repository={name}={sites[0].resolve().parent}"
@@ -91,7 +96,21 @@ class Workspace:
 
     def build(self, *targets: str, flags: Sequence[str] = ()) -> Build:
         """Builds; fails the test with what Bazel said if it does not succeed."""
+        code, build = self._build(targets, flags)
+        if code:
+            pytest.fail(f"{' '.join(targets)} failed:\n{build.said[-6000:]}")
+        return build
+
+    def refuse(self, *targets: str, flags: Sequence[str] = ()) -> Build:
+        """Builds what must not succeed; fails the test if it does."""
+        code, build = self._build(targets, flags)
+        if not code:
+            pytest.fail(f"{' '.join(targets)} should have failed:\n{build.said[-6000:]}")
+        return build
+
+    def _build(self, targets: Sequence[str], flags: Sequence[str]) -> tuple[int, Build]:
         log = self.directory.parent / f"{self.directory.name}.json"
+        log.unlink(missing_ok=True)
         command = [
             "build",
             f"--config={mode()}",
@@ -101,9 +120,8 @@ class Workspace:
             "--curses=no",
         ]
         done = self._run(*command, f"--execution_log_json_file={log}", *targets)
-        if done.returncode:
-            pytest.fail(f"{' '.join(targets)} failed:\n{done.stderr[-6000:]}")
-        return Build(tuple(_objects(log.read_text())), done.stderr)
+        spawns = tuple(_objects(log.read_text())) if log.exists() else ()
+        return done.returncode, Build(spawns, done.stderr)
 
     def cquery(self, *targets: str, show: str, flags: Sequence[str] = ()) -> list[str]:
         """Analyses targets and evaluates ``show``, Starlark of ``target``, for each of them."""
@@ -124,6 +142,10 @@ class Workspace:
         text = file.read_text()
         assert text.count(old) == 1, f"{path} has {text.count(old)} of {old!r}"
         file.write_text(text.replace(old, new))
+
+    def clean(self) -> None:
+        """Forgets what was built here."""
+        self._run("clean")
 
     def close(self) -> None:
         """Ends the server."""
