@@ -70,6 +70,7 @@ load("//aoti/private/rules:shared_library.bzl", "aoti_shared_library")
 load("//aoti/private/rules:standalone.bzl", "aoti_standalone")
 load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 load("//aoti/private/rules:torch_package.bzl", "aoti_torch_package")
+load("//aoti/private/rules:tune.bzl", "aoti_tune")
 
 aoti_export = _aoti_export
 aoti_for_gpu = _aoti_for_gpu
@@ -118,6 +119,9 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
       `kernels/` and `name.weights`. It is built where it is asked for by name.
     * `:name.aotinductor`, with `aotinductor`: `name.aotinductor.pt2`, the shared library and the
       weights as `torch._inductor.aoti_load_package` loads them.
+    * `:name.tune`: `bazel run` it on a machine with a GPU: it measures kernels in several configurations
+      and writes the tuning lock into the source tree (docs/tuning.md). Building it needs no GPU. It is
+      built where it is asked for by name. A library for AMD's GPUs has none.
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
       on the simulator. A library for AMD's GPUs has none: the simulator is a GPU of NVIDIA's.
       Where the flag or the platform asks for AMD's, it is incompatible, and skipped.
@@ -184,6 +188,15 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
             library = ":" + name,
             shared_library = ":" + name + ".so",
             **kwargs
+        )
+    if not _is_for_amds(targets):
+        aoti_tune(
+            name = name + ".tune",
+            library = ":" + name,
+            options = options,
+            tags = kwargs.get("tags", []) + ["manual"],
+            tuning = tuning,
+            **{key: value for key, value in kwargs.items() if key != "tags"}
         )
     if test == None or _is_for_amds(targets):
         if test:

@@ -5,6 +5,7 @@
     python -m wrapgen export models/resnet.py --entry-point export -o MODEL.pt2
     python -m wrapgen split MODEL.pt2 --graph graph.json --weights weights.safetensors
     python -m wrapgen lower graph.json --target sm_90 [--tuning LOCK.json] -o DIR
+    python -m wrapgen candidates graph.json --target sm_90 -o DIR
     python -m wrapgen compile SHARD_DIR --target sm_90 --target compute_90 -o DIR
     python -m wrapgen compile SHARD_DIR --kernel NAME --ttir EDITED --target sm_90 -o DIR
     python -m wrapgen trace sources/KERNEL.py --program program.json -o KERNEL.ttir
@@ -169,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(step("export", _export, "Run a model file's entry point and write a .pt2 file."))
     _add_split(step("split", _split, "Part a .pt2 file into graph and weights."))
     _add_lower(step("lower", _lower, "Lower a graph to Triton kernels for one target."))
+    _add_candidates(
+        step("candidates", _candidates, "Make each kernel in several configurations, to be tuned.")
+    )
     _add_compile(step("compile", _compile, "Compile one shard of kernels."))
     _add_trace(step("trace", _trace, "Make the TTIR of one kernel from its source, edited."))
     _add_wrap(step("wrap", _wrap, "Generate the model's C++."))
@@ -333,11 +337,40 @@ def _lower(args: argparse.Namespace) -> None:
     )
 
 
+def _add_candidates(parser: Any) -> None:
+    parser.add_argument("graph", type=Path, metavar="graph.json")
+    parser.add_argument("--target", type=target, required=True)
+    parser.add_argument(
+        "--count", type=shards, default=8, help="configurations a kernel; default: %(default)s"
+    )
+    parser.add_argument("--shards", type=shards, default=SHARDS, help="default: %(default)s")
+    _add_option(parser)
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="DIR")
+
+
+def _candidates(args: argparse.Namespace) -> None:
+    from wrapgen.lowering import candidates
+
+    candidates.make(
+        args.graph,
+        args.target,
+        args.out,
+        count=args.count,
+        num_shards=args.shards,
+        options=args.options,
+    )
+
+
 def _add_compile(parser: Any) -> None:
     parser.add_argument("shard", type=Path, metavar="SHARD_DIR")
     _add_target(parser, "what to compile for, all of one compute capability")
     parser.add_argument("--ptxas", type=Path, help="default: the one in Triton's wheel")
     parser.add_argument("--jobs", type=shards, default=1, help="kernels compiled at a time")
+    parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="leave out kernels that the device cannot run, and write refused.json, which says why",
+    )
     parser.add_argument(
         "--kernel",
         metavar="NAME",
@@ -371,7 +404,14 @@ def _compile(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} needs --kernel; see wrapgen compile --help")
     from wrapgen.kernels import compile_shard
 
-    compile_shard(args.shard, args.targets, args.out, ptxas_path=args.ptxas, jobs=args.jobs)
+    compile_shard(
+        args.shard,
+        args.targets,
+        args.out,
+        ptxas_path=args.ptxas,
+        jobs=args.jobs,
+        keep_going=args.keep_going,
+    )
 
 
 def _add_trace(parser: Any) -> None:

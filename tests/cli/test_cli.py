@@ -43,9 +43,10 @@ def test_lower(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(argv) == 0
     assert cli.main([*argv, *(f"--option={name}" for name in names)]) == 0
     at = (Path("g.json"), parse("sm_90"), Path("out"))
+    assert cli.main([*argv, "--tuning", "lock.json"]) == 0
     assert calls == [
-        ("lower", at, {"num_shards": 8, "options": options, "tuning": None})
-        for options in ([], names)
+        ("lower", at, {"num_shards": 8, "options": options, "tuning": tuning})
+        for options, tuning in (([], None), (names, None), ([], Path("lock.json")))
     ]
     assert cli.main([*argv, "--option=fast"]) == 2
     assert (
@@ -56,13 +57,15 @@ def test_lower(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
 def test_compile(calls: list[Any]) -> None:
     argv = "compile s --target sm_90 --target compute_90 --ptxas /p --jobs 2 -o out".split()
     assert cli.main(argv) == 0
+    assert cli.main([*argv, "--keep-going"]) == 0
     targets = [parse("sm_90"), parse("compute_90")]
     assert calls == [
         (
             "compile_shard",
             (Path("s"), targets, Path("out")),
-            {"ptxas_path": Path("/p"), "jobs": 2},
+            {"ptxas_path": Path("/p"), "jobs": 2, "keep_going": keep_going},
         )
+        for keep_going in (False, True)
     ]
 
 

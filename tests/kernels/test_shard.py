@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -31,6 +32,24 @@ def message(shard: Path, *targets: str, **options: Any) -> str:
     assert not out.exists()
     assert not list(shard.parent.glob(".out*"))
     return str(caught.value)
+
+
+def test_keeping_going_leaves_out_what_the_device_cannot_run(tmp_path: Path) -> None:
+    large = dataclasses.replace(shards.DOT, num_stages=8)
+    shard = shards.write(tmp_path / "shards" / "00", [shards.POINTWISE, large])
+    assert "a block needs 262144 bytes of shared memory" in message(shard)
+    compile_shard(shard, [SM_90], tmp_path / "kept", keep_going=True)
+    found = sorted(path.name for path in (tmp_path / "kept" / "sm_90").iterdir())
+    assert found == ["pointwise.cubin", "pointwise.json", "refused.json"]
+    refused = json.loads((tmp_path / "kept" / "sm_90" / "refused.json").read_text())
+    assert list(refused) == ["dot"] and "a block needs 262144 bytes" in refused["dot"]
+
+
+def test_keeping_going_stops_at_what_is_a_fault(shard: Path) -> None:
+    ttir = shard / "pointwise.ttir"
+    ttir.write_text("module {")
+    edit(shard / "pointwise.json", ttir_sha256=hashlib.sha256(ttir.read_bytes()).hexdigest())
+    assert "pointwise" in message(shard, keep_going=True)
 
 
 def edit(path: Path, **changes: Any) -> None:

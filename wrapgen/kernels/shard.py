@@ -7,15 +7,15 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from wrapgen import set_condition
 from wrapgen.kernels import amdgcn, cubin, ptx, ptxas
 from wrapgen.kernels import launch as launches
 from wrapgen.kernels import metadata as metadata_module
-from wrapgen.kernels.errors import KernelCompileError
+from wrapgen.kernels.errors import KernelCompileError, KernelResourceError
 from wrapgen.kernels.launch import Launch
 from wrapgen.kernels.metadata import Metadata
 from wrapgen.kernels.process import run_all
@@ -150,6 +150,7 @@ def compile_shard(
     *,
     ptxas_path: Path | None = None,
     jobs: int = 1,
+    keep_going: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Compiles every kernel of a shard for every target.
@@ -159,7 +160,8 @@ def compile_shard(
     ``<target>/<kernel>.cubin`` (``.ptx`` for ``compute_*``, ``.hsaco`` for ``gfx*``) and
     ``<target>/<kernel>.json`` in ``out``, which must not exist or be an empty directory, and stays
     as it was on failure. All targets must be those of one lowering, the shard's. ``ptxas_path`` is
-    the ptxas to use, by default the one in Triton's wheel.
+    the ptxas to use, by default the one in Triton's wheel. With ``keep_going``, kernels that the
+    declared device cannot run are left out, and ``<target>/refused.json`` says why, by the kernel.
 
     Raises ``KernelCompileError`` that tells every kernel's fault.
     """
@@ -172,13 +174,20 @@ def compile_shard(
         for ttir, launch, origin in _read(shard, target)
     ]
     results = compile_kernels(requests, ptxas_path=ptxas_path, jobs=jobs, progress=progress)
+    refused: dict[str, dict[str, str]] | None = None
+    if keep_going:
+        refused = {str(target): {} for target in targets}
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, KernelResourceError):
+                refused[str(request.target)][request.launch.name] = str(result)
+        results = [each for each in results if not isinstance(each, KernelResourceError)]
     errors = [str(result) for result in results if isinstance(result, KernelCompileError)]
     if errors:
         if len(errors) > _MOST_ERRORS:
             errors[_MOST_ERRORS:] = [f"and {len(errors) - _MOST_ERRORS} more kernels"]
         raise KernelCompileError("\n".join(errors))
     compiled = [result for result in results if isinstance(result, CompiledKernel)]
-    _write(out, [str(target) for target in sorted(targets)], compiled)
+    _write(out, [str(target) for target in sorted(targets)], compiled, refused)
 
 
 def check_targets(targets: Sequence[Target]) -> None:
@@ -224,7 +233,12 @@ def _read(shard: Path, target: Target) -> list[tuple[bytes, Launch, str]]:
     return kernels
 
 
-def _write(out: Path, targets: Sequence[str], kernels: Sequence[CompiledKernel]) -> None:
+def _write(
+    out: Path,
+    targets: Sequence[str],
+    kernels: Sequence[CompiledKernel],
+    refused: Mapping[str, Mapping[str, str]] | None,
+) -> None:
     """Writes everything beside ``out``, then moves it there."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
@@ -235,10 +249,16 @@ def _write(out: Path, targets: Sequence[str], kernels: Sequence[CompiledKernel])
             metadata = kernel.metadata
             stem = whole / metadata.target / metadata.name
             stem.with_suffix(f".{metadata.format}").write_bytes(kernel.image)
-            text = json.dumps(metadata.as_json(), sort_keys=True, indent=2, ensure_ascii=False)
-            stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+            _write_json(metadata.as_json(), stem.with_suffix(".json"))
+        for target, reasons in (refused or {}).items():
+            _write_json(reasons, whole / target / "refused.json")
         if out.exists():  # the build system made it, and may watch it: fill it
             for target in targets:
                 (whole / target).rename(out / target)
         else:
             whole.rename(out)
+
+
+def _write_json(value: Any, path: Path) -> None:
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -182,7 +182,8 @@ def rank_configs(
     """All configurations that a generated kernel may use, the one it gets without a lock first.
 
     The others are what Inductor offers and, of kernels whose block sizes are free, every size
-    within ``config_refusal``'s bounds, in the order of ``select_config``'s ranking.
+    within ``config_refusal``'s bounds: in the order of ``select_config``'s ranking, of equals those
+    first that are more like the first.
     """
     default = select_config(kernel_meta, configs, device)
     hints: Mapping[str, int] = kernel_meta.get("size_hints") or {}
@@ -198,8 +199,15 @@ def rank_configs(
                 others.append(config)
     unique = {tuple(sorted(as_config(config).items())): config for config in others}
     unique.pop(tuple(sorted(as_config(default).items())), None)
-    ranked = sorted(unique.values(), key=functools.partial(_rank, hints, device))
-    return [default, *ranked]
+    like = as_config(default)
+
+    def order(config: Any) -> tuple[Any, ...]:
+        own = as_config(config)
+        steps = sum(abs(own[name].bit_length() - like.get(name, 0).bit_length()) for name in own)
+        first, *others = _rank(hints, device, config)
+        return first, steps, *others
+
+    return [default, *sorted(unique.values(), key=order)]
 
 
 def config_refusal(

@@ -7,6 +7,7 @@ Lines name buffers; steps name memory. ``Memory`` keeps which is where: a buffer
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -286,7 +287,8 @@ class _Translation:
                     self._first_value(value)
             else:
                 args.append(ScalarArg(dtype=param.dtype, value=self._dim(_number(value))))
-        x, y, z = (self._dim(extent) for extent in _grid(built, line.call_args))
+        self._builder.grids[built.kernel.name] = functools.partial(self._grid, line.call_args)
+        x, y, z = self._grid(line.call_args, built)
         self._steps.append(
             Launch(
                 kernel=built.kernel.name,
@@ -295,6 +297,11 @@ class _Translation:
                 sources=self._origins,
             )
         )
+
+    def _grid(self, call_args: Sequence[Any], built: Built) -> tuple[Dim, Dim, Dim]:
+        """The grid of a call of a kernel, or of the same one in another configuration."""
+        x, y, z = (self._dim(extent) for extent in _grid(built, call_args))
+        return x, y, z
 
     def _launch_own(self, line: UserKernelLine) -> None:
         """A call of a user-defined kernel."""

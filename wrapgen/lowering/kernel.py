@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -29,7 +30,7 @@ from wrapgen.lowering import choices, sites
 from wrapgen.lowering.declared_device import gpu_target
 from wrapgen.lowering.errors import LoweringError
 from wrapgen.lowering.sites import Sites
-from wrapgen.program import Kernel, KernelParam
+from wrapgen.program import Dim, Kernel, KernelParam
 from wrapgen.target import Device
 from wrapgen.tuning.lock import Config
 
@@ -71,6 +72,9 @@ class Builder:
         self.num_shards = num_shards
         self._scratch = scratch
         self._built: dict[tuple[str, str], Built] = {}
+        self.generated: dict[str, Generated] = {}
+        # Of each kernel's last call: the grid, for the kernel in whatever configuration.
+        self.grids: dict[str, Callable[[Built], tuple[Dim, Dim, Dim]]] = {}
 
     def build(self, source: str, name: str, template: str) -> Built:
         """Builds a kernel.
@@ -98,12 +102,9 @@ class Builder:
 
     def _build(self, source: str, template: str) -> Built:
         record = _load(source, self._scratch, len(self._built))
-        return self._made(source, template, record, self._choose(record, source, template))
-
-    def _choose(self, record: _Record, source: str, template: str) -> Any:
-        """The configuration: a template's is in its source, others are sites."""
-        if template:
-            return choices.select_config(record.meta, record.configs, self._device)
+        if template:  # its configuration is in the source
+            config = choices.select_config(record.meta, record.configs, self._device)
+            return self._made(source, template, record, config)
         ranked = choices.rank_configs(record.meta, record.configs, self._device)
         key = sites.of_generated(
             source,
@@ -120,7 +121,10 @@ class Builder:
             return choices.config_refusal(record.meta, record.configs, config, self._device)
 
         options = [(choices.as_config(config), config) for config in ranked]
-        return self.sites.choose(key, options, refusal)
+        built = self._made(source, "", record, self.sites.choose(key, options, refusal))
+        make = functools.partial(self._made, source, "", record)
+        self.generated.setdefault(built.kernel.name, Generated(key, tuple(ranked), make))
+        return built
 
     def _made(self, source: str, template: str, record: _Record, config: Any) -> Built:
         constants = _constants(record, config)
@@ -173,6 +177,16 @@ class Builder:
             meta=record.meta,
             config=triton_heuristics.config_to_dict(config),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """A kernel that Inductor generated: its site's key, the configurations that it may have, and
+    what makes it with one of them."""
+
+    key: str
+    configs: tuple[Any, ...]
+    make: Callable[[Any], Built]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from wrapgen.lowering.declared_device import declared
 from wrapgen.lowering.errors import LoweringError, Offence, unsupported
 from wrapgen.lowering.interface import Interface, interface
 from wrapgen.lowering.ir_lines import refs_of
-from wrapgen.lowering.kernel import Builder
+from wrapgen.lowering.kernel import Builder, Built
 from wrapgen.lowering.sites import Sites
 from wrapgen.lowering.user_kernels import UserBuilder
 from wrapgen.program import (
@@ -85,11 +86,51 @@ def lower(
         Or ``out`` holds something else, or the environment would change the result.
     """
     _check_environment()
-    _check_directory(out)
+    check_directory(out)
     say = progress or _silent
     target = target.lowering
-    holding = options_module.that_hold(options_module.check(options), target)
     sites = _sites(target, tuning)
+    with lowering(graph, sites, target, num_shards, options, say) as lowered:
+        pass
+    sites.check()
+    if sites.unused:
+        print(_unused(sites, target, tuning), file=sys.stderr)
+    state = lowered.state
+    program = _program(
+        state, lowered.outside, lowered.mutated, num_shards, lowered.folded, lowered.main
+    )
+    _check_dependents(state)
+    say(f"writing {len(program.kernels)} kernels")
+    _write(program, state.builder, out)
+    return program
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A model whose two parts are lowered. ``scratch`` is a directory that goes with it."""
+
+    state: State
+    outside: Interface
+    mutated: tuple[str, ...]
+    folded: ir_lines.Translated
+    main: ir_lines.Translated
+    scratch: Path
+
+
+@contextlib.contextmanager
+def lowering(
+    graph: Path,
+    sites: Sites,
+    target: Target,
+    num_shards: int,
+    options: Sequence[str],
+    say: Progress,
+) -> Iterator[Lowered]:
+    """Lowers a model; while the context is open, PyTorch still sees the declared device.
+
+    ``lower`` says what the arguments are, and what is raised.
+    """
+    holding = options_module.that_hold(options_module.check(options), target)
     with warnings.catch_warnings(), sizes.general():
         # PyTorch warns of itself, each time a program is decomposed.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
@@ -111,14 +152,7 @@ def lower(
             results = _refs("output", [name for name, _ in outside.outputs])
             main = state.run(parts.main, known, results, Path(scratch))
             state.check()
-    sites.check()
-    if sites.unused:
-        print(_unused(sites, target, tuning), file=sys.stderr)
-    program = _program(state, outside, mutated, num_shards, folded, main)
-    _check_dependents(state)
-    say(f"writing {len(program.kernels)} kernels")
-    _write(program, state.builder, out)
-    return program
+            yield Lowered(state, outside, mutated, folded, main, Path(scratch))
 
 
 def _sites(target: Target, tuning: Path | None) -> Sites:
@@ -175,11 +209,16 @@ def _check_environment() -> None:
         raise LoweringError(f"the environment would change the kernels: unset {', '.join(found)}")
 
 
-def _check_directory(out: Path) -> None:
+RESULTS = ("program.json", "candidates.json")
+"""What tells a directory that lowering wrote."""
+
+
+def check_directory(out: Path) -> None:
+    """Raises ``LoweringError`` unless a directory may be written, or filled."""
     if out.exists() and not out.is_dir():
         raise LoweringError(f"{out}: not a directory")
     foreign = out.exists() and not all(_is_build_system_s(path) for path in out.iterdir())
-    if foreign and not (out / "program.json").exists():
+    if foreign and not any((out / name).exists() for name in RESULTS):
         raise LoweringError(
             f"{out}: holds something else than the result of lowering: name another directory, or"
             " empty it"
@@ -401,15 +440,10 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for i in range(program.num_shards):
-            (fresh / "shards" / f"{i:02d}").mkdir(parents=True)
+        write_shards(builder.kernels(), program.num_shards, program.target, fresh)
         (fresh / "sources").mkdir()
         for built in builder.kernels():
-            kernel = built.kernel
-            stem = fresh / "shards" / f"{kernel.shard:02d}" / kernel.name
-            _write_text(stem.with_suffix(".ttir"), built.ttir)
-            _write_text(stem.with_suffix(".json"), _options(kernel, program.target))
-            _write_text(fresh / "sources" / f"{kernel.name}.py", built.source)
+            _write_text(fresh / "sources" / f"{built.kernel.name}.py", built.source)
         for kernel in program.kernels:
             if kernel.name == set_condition.NAME:
                 stem = fresh / "shards" / f"{kernel.shard:02d}" / kernel.name
@@ -418,21 +452,37 @@ def _write(program: Program, builder: Builder, out: Path) -> None:
         _write_text(fresh / "program.json", program_file.dumps(program))
         report = builder.sites.report(program.target)
         _write_text(fresh / "sites.json", program_file.canonical_json(report))
-        for path in sorted(fresh.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        fresh.chmod(0o755)
-        if out.exists():
-            for new in fresh.iterdir():  # the build system made the directory, and may watch it
-                old = out / new.name
-                if old.exists():
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
-                new.rename(old)
-            fresh.rmdir()
-        else:
-            fresh.rename(out)
+        put_in_place(fresh, out)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def write_shards(kernels: Sequence[Built], num_shards: int, target: str, out: Path) -> None:
+    """Writes ``shards/NN/*.ttir`` and ``*.json``, which the compile step reads."""
+    for i in range(num_shards):
+        (out / "shards" / f"{i:02d}").mkdir(parents=True)
+    for built in kernels:
+        kernel = built.kernel
+        stem = out / "shards" / f"{kernel.shard:02d}" / kernel.name
+        _write_text(stem.with_suffix(".ttir"), built.ttir)
+        _write_text(stem.with_suffix(".json"), _options(kernel, target))
+
+
+def put_in_place(fresh: Path, out: Path) -> None:
+    """Moves a directory that was written beside ``out`` there."""
+    for path in sorted(fresh.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    fresh.chmod(0o755)
+    if out.exists():
+        for new in fresh.iterdir():  # the build system made the directory, and may watch it
+            old = out / new.name
+            if old.exists():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            new.rename(old)
+        fresh.rmdir()
+    else:
+        fresh.rename(out)
 
 
 def _options(kernel: Kernel, target: str) -> str:

@@ -10,6 +10,7 @@ its body. So the key stays when the model is edited elsewhere, and equal sites s
 from __future__ import annotations
 
 import ast
+import collections
 import dataclasses
 import hashlib
 import json
@@ -60,6 +61,7 @@ class Sites:
     ) -> None:
         self.device = device
         self.met: dict[str, Site] = {}
+        self.uses: collections.Counter[str] = collections.Counter()
         self._entries = entries or {}
         self._where = where
         self._faults: dict[str, str] = {}
@@ -89,6 +91,7 @@ class Sites:
                 config, chosen = wanted[0]
             else:
                 self._faults[key] = self._fault(key, entry.config, refusal(entry.config), config)
+        self.uses[key] += 1
         self.met.setdefault(
             key,
             Site(key, config, tuple(each for each, _ in options), entry is not None, problem),

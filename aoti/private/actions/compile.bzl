@@ -2,7 +2,7 @@
 
 load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
 
-def compile(actions, *, toolchain, shard, targets, out):
+def compile(actions, *, toolchain, shard, targets, out, keep_going = False):
     """Declares the action `AotiCompile`.
 
     Args:
@@ -11,11 +11,14 @@ def compile(actions, *, toolchain, shard, targets, out):
       shard: `File`, a directory of kernels as TTIR.
       targets: what to compile them for; all of the compute capability they were lowered for.
       out: `File`, the directory to write.
+      keep_going: whether kernels that the device cannot run are left out, and are no fault.
     """
     arguments = worker_args(actions)
     arguments.add(shard.path)
     arguments.add_all(targets, before_each = "--target")
     arguments.add("--ptxas", toolchain.ptxas)
+    if keep_going:
+        arguments.add("--keep-going")
     arguments.add("-o", out.path)
     actions.run(
         executable = toolchain.compile,
