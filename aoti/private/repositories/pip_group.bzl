@@ -52,6 +52,22 @@ cc_library(
 )
 """
 
+# The library of a profiler.
+_TRITON_EXCLUDE = ["triton/backends/nvidia/lib/cupti/*"]
+
+# What C++ that uses PyTorch is built with, and tests. No Python that can be imported but tests.
+_TORCH_EXCLUDE = [
+    "*/tests/*",
+    "torch/bin/protoc*",
+    "torch/bin/script_module_*",
+    "torch/bin/test_*",
+    "torch/include/*",
+    "torch/lib/libbackend_with_compiler.so",
+    "torch/lib/lib*_test.so",
+    "torch/share/*",
+    "torch/test/*",
+]
+
 # Packages' own tests, and the largest parts that no step loads.
 _NOT_COMPILED = "/tests?/|/torch/(testing/_internal|onnx)/"
 
@@ -96,6 +112,12 @@ def _pip_group_impl(rctx):
     if pip.return_code:
         fail(_pip_error(lock.basename, pip.stderr))
 
+    if not rctx.path("site").exists:
+        fail("pip installed nothing for %s" % lock.basename)
+    trimmed = rctx.execute([python, rctx.path(rctx.attr._trim), "site"] + rctx.attr.exclude)
+    if trimmed.return_code:
+        fail("%s: exclude: %s" % (lock.basename, trimmed.stderr))
+
     rctx.report_progress("Compiling the Python files of %s" % lock.basename)
 
     # Its status says nothing: some packages carry templates that are no valid Python.
@@ -103,8 +125,6 @@ def _pip_group_impl(rctx):
         [python, "-m", "compileall"] + _COMPILE_OPTIONS + ["-s", rctx.path("site"), "-p", "site", "site"],
         timeout = 1800,
     )
-    if not rctx.path("site").exists:
-        fail("pip installed nothing for %s" % lock.basename)
     stamp(rctx, python, "site")
     rctx.file("requirements.txt", rctx.read(lock))
     for path in rctx.attr.files:
@@ -122,6 +142,10 @@ Wheels only, each checked against the lock; pip's own configuration says where t
         "build": attr.string(
             doc = "Text to append to the BUILD file.",
         ),
+        "exclude": attr.string_list(
+            doc = "Files below the installation directory that no step loads: patterns, where `*` stands " +
+                  "for directories, too. See trim_packages.py.",
+        ),
         "files": attr.string_list(
             doc = "Files below the installation directory that get labels of their own.",
         ),
@@ -134,6 +158,11 @@ Wheels only, each checked against the lock; pip's own configuration says where t
             doc = "The lock file, in the form of pip's requirements, with hashes.",
             allow_single_file = True,
             mandatory = True,
+        ),
+        "_trim": attr.label(
+            doc = "What deletes files.",
+            default = Label("//aoti/private/repositories:trim_packages.py"),
+            allow_single_file = True,
         ),
     } | STAMP_ATTRS,
     environ = [
@@ -155,16 +184,19 @@ def pip_groups():
     """
     pip_group(
         name = "aoti_pip_base",
+        exclude = ["*/tests/*"],
         lock = Label("//tools/python:requirements_base.txt"),
     )
     pip_group(
         name = "aoti_pip_triton",
         build = _DRIVER_HEADERS,
+        exclude = _TRITON_EXCLUDE,
         files = ["triton/backends/nvidia/bin/ptxas"],
         lock = Label("//tools/python:requirements_triton.txt"),
     )
     pip_group(
         name = "aoti_pip_torch",
+        exclude = _TORCH_EXCLUDE,
         lock = Label("//tools/python:requirements_torch.txt"),
     )
     pip_group(
