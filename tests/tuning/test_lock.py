@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wrapgen.tuning import lock
@@ -48,6 +48,7 @@ locks = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(locks)
 def test_what_is_written_is_read(value: Lock) -> None:
     text = lock.dumps(value)
@@ -55,6 +56,7 @@ def test_what_is_written_is_read(value: Lock) -> None:
     assert lock.dumps(lock.loads(text, where="lock")) == text
 
 
+@settings(deadline=None, max_examples=50)
 @given(locks)
 def test_the_order_of_entries_does_not_matter(value: Lock) -> None:
     backwards = Lock(
@@ -72,6 +74,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text() | json_values.map(json.dumps))
 def test_whatever_comes_is_a_lock_or_refused(text: str) -> None:
     try:
@@ -82,6 +85,7 @@ def test_whatever_comes_is_a_lock_or_refused(text: str) -> None:
         assert found == Lock({})
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from(["config", "measured"]), json_values)
 def test_a_part_that_is_something_else(part: str, value: Any) -> None:
     text = json.dumps(file(targets={"sm_90": {SITE: {"config": CONFIG} | {part: value}}}))

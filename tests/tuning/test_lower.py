@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import triton
 from torch import nn
 
 from simulator import program as simulator
 from tests.bazel.small import small
 from tests.lowering import support
-from wrapgen.lowering import lower
+from wrapgen.lowering import choices, lower
+from wrapgen.lowering.templates import cost
 from wrapgen.program import Program
 from wrapgen.target import parse
 from wrapgen.tuning import lock
@@ -91,10 +95,9 @@ def test_sites_of_a_model(model: Lowered) -> None:
 
 def test_an_entry_that_is_the_default_changes_nothing(model: Lowered) -> None:
     measured = Measured("a GPU", 13000, 2000, 1000)
-    for name, evidence in (("same", None), ("measured", measured)):
-        entries = {key: Entry(site["config"], evidence) for key, site in model.sites().items()}
-        assert model.lower(name, entries) == model.plain
-        assert model.files(name) == model.files("plain")
+    entries = {key: Entry(site["config"], measured) for key, site in model.sites().items()}
+    assert model.lower("same", entries) == model.plain
+    assert model.files("same") == model.files("plain")
 
 
 def test_one_lock_is_one_result_for_every_target_of_a_capability(model: Lowered) -> None:
@@ -166,36 +169,85 @@ def test_entries_of_no_site_are_told_and_no_fault(
     assert report["unused"] == [gone]
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes", "said"),
-    [
-        ("mm", {"block_m": 65}, "it is none of the tiles in wrapgen/lowering/templates/cost.py"),
-        ("mm", {"BLOCK_M": 64}, "expected block_k, block_m, block_n, num_stages, num_warps, split"),
-        ("mm", {"split_k": 5}, "it is none of the tiles"),
-        (
-            "convolution",
-            {"block_m": 128, "block_n": 128, "block_k": 64, "num_stages": 3, "num_warps": 8,
-             "split_k": 1},
-            "block_k is beyond the 8 elements of a run along k",
-        ),
-        ("pointwise", {"num_warps": 3}, "num_warps is no power of two"),
-        ("pointwise", {"num_warps": 64}, "num_warps is no power of two"),
-        ("pointwise", {"XBLOCK": 1 << 20}, "XBLOCK is no power of two from 1 to"),
-        ("persistent_reduction", {"num_stages": 9}, "num_stages is not the"),
-    ],
-)  # fmt: skip
-def test_an_entry_that_cannot_be_used(
-    model: Lowered, kind: str, changes: dict[str, int], said: str
-) -> None:
-    key = next(key for key in model.sites() if key.startswith(kind + " "))
-    config = model.sites()[key]["config"] | changes
+def test_entries_that_cannot_be_used_are_told_together(model: Lowered) -> None:
+    wrong = {
+        "mm": ({"block_m": 65}, "it is none of the tiles in wrapgen/lowering/templates/cost.py"),
+        "convolution": ({"block_k": 64, "block_m": 64, "block_n": 64}, "block_k is beyond the 8 "),
+        "pointwise": ({"num_warps": 3}, "num_warps is no power of two"),
+        "persistent_reduction": ({"BLOCK": 9}, "expected XBLOCK, num_stages, num_warps, got BLOCK"),
+    }
+    entries = {}
+    for kind, (changes, _) in wrong.items():
+        key = next(key for key in model.sites() if key.startswith(kind + " "))
+        fixed = {"num_stages": 4, "num_warps": 4} if kind == "convolution" else {}
+        entries[key] = Entry(model.sites()[key]["config"] | fixed | changes)
     with pytest.raises(LockError) as caught:
-        model.lower("refused", {key: Entry(config)})
-    text = str(caught.value)
-    assert text.startswith(f"{model.place}/refused.tuning.json: targets.sm_90[")
-    assert key in text and said in text
-    assert "without a lock it is" in text and "remove the entry" in text
+        model.lower("refused", entries)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(wrong)
+    for key, (_, said) in zip(entries, wrong.values(), strict=True):
+        (line,) = [line for line in lines if key in line]
+        assert line.startswith(f"{model.place}/refused.tuning.json: targets.sm_90[")
+        assert said in line and "without a lock it is" in line and "remove the entry" in line
     assert not (model.place / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"split_k": 5}, "it is none of the tiles"),
+        ({"split_k": 16}, "16 parts leave less than two steps to one"),
+        ({"block_m": 7}, "it is none of the tiles"),
+    ],
+)
+def test_tiles_of_products(changes: dict[str, int], said: str) -> None:
+    tile = dataclasses.replace(cost.Tile(64, 64, 64, 4, 4), **changes)
+    found = cost.refusal(cost.Product(m=512, n=512, k=512, itemsize=2), tile, SM_90.device)
+    assert said in found and bool(said) == bool(found)
+
+
+def test_tiles_that_exceed_the_device() -> None:
+    small = dataclasses.replace(SM_90.device, shared_memory_per_block_optin=48 << 10)
+    product = cost.Product(m=512, n=512, k=512, itemsize=2)
+    said = cost.refusal(product, cost.Tile(128, 128, 64, 3, 8), small)
+    assert re.match(r"it needs up to \d+ bytes of shared memory, of which there are 49152", said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"XBLOCK": 4096}, ""),
+        ({"XBLOCK": 8192, "num_warps": 32}, "XBLOCK is no power of two from 1 to 4096"),
+        ({"XBLOCK": 384}, "XBLOCK is no power of two"),
+        ({"num_warps": 64}, "num_warps is no power of two, or more than NVIDIA H100 runs"),
+        ({"num_warps": 0}, "num_warps is no power of two"),
+        ({"num_stages": 9}, "num_stages is not the 1"),
+        ({"XBLOCK": 64}, "64 elements of a block are not 1 to 64 a thread"),
+        ({"YBLOCK": 64}, "expected XBLOCK, num_stages, num_warps, got XBLOCK, YBLOCK"),
+    ],
+)
+def test_configurations_of_generated_kernels(changes: dict[str, int], said: str) -> None:
+    meta = {"heuristic": "pointwise", "size_hints": {"x": 1 << 22}}
+    offered = [triton.Config({"XBLOCK": 1024}, num_warps=4, num_stages=1)]
+    config = {"XBLOCK": 512, "num_warps": 4, "num_stages": 1} | changes
+    found = choices.config_refusal(meta, offered, config, SM_90.device)
+    assert said in found and bool(said) == bool(found)
+    hinted = {**meta, "autotune_hints": {"ONE_ELEMENT_PER_THREAD"}}
+    if changes:
+        assert choices.config_refusal(hinted, offered, config, SM_90.device)
+
+
+def test_ranked_configurations_may_all_be_used() -> None:
+    meta = {"heuristic": "pointwise", "size_hints": {"x": 1 << 10, "y": 1 << 14}}
+    offered = [triton.Config({"XBLOCK": 32, "YBLOCK": 32}, num_warps=4, num_stages=1)]
+    ranked = choices.rank_configs(meta, offered, SM_90.device)
+    configs = [choices.as_config(config) for config in ranked]
+    assert configs[0] == choices.as_config(choices.select_config(meta, offered, SM_90.device))
+    assert len(configs) == len({str(config) for config in configs}) > 100
+    for config in configs:
+        assert not choices.config_refusal(meta, offered, config, SM_90.device)
 
 
 def test_eight_warps_with_a_large_kernel_are_refused(tmp_path: Path) -> None:
