@@ -17,8 +17,10 @@ import ast
 import contextlib
 import hashlib
 import inspect
+import io
 import tempfile
 import textwrap
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, NoReturn
@@ -613,7 +615,7 @@ class _Builder:
         code = call.function.fn.__code__
         kernel = user_kernels.UserKernel(
             name=call.name,
-            location=f"{relative(code.co_filename)}:{code.co_firstlineno}",
+            file=relative(code.co_filename),
             source=_source(call.function, relative),
             params=tuple(params),
             configs=tuple(built),
@@ -797,7 +799,8 @@ def _plain(value: Any) -> int | str | bool | None:
 
 
 def _source(function: Any, relative: Callable[[str], str]) -> str:
-    """A kernel as it was written, behind the Triton functions of the user's that it calls."""
+    """A kernel as it was written, without comments, behind the Triton functions of the user's that
+    it calls."""
     found: dict[Any, str] = {}
 
     def visit(one: Any) -> None:
@@ -806,7 +809,7 @@ def _source(function: Any, relative: Callable[[str], str]) -> str:
         code = one.fn.__code__
         lines, _ = inspect.getsourcelines(one.fn)
         text = textwrap.dedent("".join(lines))
-        found[one] = f"# {relative(code.co_filename)}:{code.co_firstlineno}\n{text.rstrip()}\n"
+        found[one] = f"# {relative(code.co_filename)}\n{_uncommented(text).rstrip()}\n"
         names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
         scope = {**one.fn.__globals__, **inspect.getclosurevars(one.fn).nonlocals}
         for name in sorted(names):
@@ -816,6 +819,17 @@ def _source(function: Any, relative: Callable[[str], str]) -> str:
 
     visit(function)
     return "\n\n".join(reversed(found.values()))
+
+
+def _uncommented(text: str) -> str:
+    """Takes out the comments of a function, and the lines that have nothing else."""
+    lines = text.splitlines(keepends=True)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            code = lines[row - 1][:column].rstrip()
+            lines[row - 1] = f"{code}\n" if code else ""
+    return "".join(lines)
 
 
 __all__ = ["CaptureError", "capture"]

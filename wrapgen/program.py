@@ -26,7 +26,7 @@ import pydantic
 from wrapgen import expression
 from wrapgen.dtype import INFO, DType
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised by one whenever a reader of the previous version could misread a file."""
 
 ALIGNMENT: Final = 16
@@ -222,15 +222,28 @@ class SourceNode:
     """The PyTorch operation a launch comes from.
 
     ``op`` as in ``aten.conv2d.default``; ``module`` is the qualified name of the module called,
-    such as ``layer1.0.conv2``; ``location`` is ``file.py:line`` relative to the export's root and
-    ``code`` that line, both empty where the export does not say.
+    such as ``layer1.0.conv2``; ``file`` is the user's, relative to the export's root, ``function``
+    the one in it that makes the call, ``code`` the line of it that does. The three are empty where
+    the export does not say. There are no line numbers: a comment would change them.
     """
 
     name: str
     op: str
     module: str = ""
-    location: str = ""
+    file: str = ""
+    function: str = ""
     code: str = ""
+
+    @property
+    def location(self) -> str:
+        """The file and the function, as in ``net.py, in forward``; empty where they are unknown."""
+        return ", in ".join(part for part in (self.file, self.function) if part)
+
+    @property
+    def place(self) -> str:
+        """As in ``net.py, in forward, module layer1.act``; empty where nothing is known."""
+        module = f"module {self.module}" if self.module else ""
+        return ", ".join(part for part in (self.location, module) if part)
 
 
 @_strict

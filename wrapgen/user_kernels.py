@@ -24,7 +24,7 @@ from wrapgen.target import KNOWN
 MEMBER: Final = "wrapgen_triton_kernels.json"
 """The file's name among the archive's extra files."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 ENTRY: Final = "kernel"
 """What the function is called in the TTIR; lowering gives it its name."""
@@ -104,13 +104,13 @@ class Config:
 class UserKernel:
     """A kernel specialised for a kind of call.
 
-    ``location`` is ``file.py:line`` of its definition, ``source`` what a reader is shown. A call
-    has three numbers of programs for each of ``configs``, in order. ``cooperative`` and
-    ``launch_pdl`` are as in ``wrapgen.program.Kernel``.
+    ``file`` is the one that defines it, ``source`` what a reader is shown: without comments, as one
+    more of those makes no other kernel. A call has three numbers of programs for each of
+    ``configs``, in order. ``cooperative`` and ``launch_pdl`` are as in ``wrapgen.program.Kernel``.
     """
 
     name: str
-    location: str
+    file: str
     source: str
     params: tuple[Param, ...]
     configs: tuple[Config, ...]
@@ -147,7 +147,7 @@ def data(found: UserKernels) -> dict[str, Any]:
 def _kernel_data(kernel: UserKernel) -> dict[str, Any]:
     return {
         "name": kernel.name,
-        "location": kernel.location,
+        "file": kernel.file,
         "source": kernel.source,
         "params": [
             dataclasses.asdict(param) | {"dtype": str(param.dtype), "block": list(param.block)}
@@ -199,7 +199,7 @@ def _parse_kernel(value: Any, ttir: Mapping[str, str], where: str) -> UserKernel
     fields = _Fields(value, where)
     kernel = UserKernel(
         name=fields.text("name", IDENTIFIER),
-        location=fields.line("location"),
+        file=fields.line("file"),
         source=fields.source("source"),
         params=tuple(
             _parse_param(entry, f"{where}.params[{i}]")

@@ -65,7 +65,7 @@ class Finding:
     suspects: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Such as ``kernel conv_12ab (main, launch 17, conv2d_3, layer1.conv2, resnet.py:41)``."""
+        """Such as ``kernel conv_12ab (main, launch 17; conv2d_3, layer1.conv2, net.py: f(x))``."""
         text = f"{describe(self.procedure, self.index, self.step)}: {' '.join(self.block)}"
         if self.row is None:
             return f"{text} (node {self.node}) was not compared: {self.why}"
@@ -90,7 +90,8 @@ def describe(procedure: str, index: int, step: Step) -> str:
 
 
 def _source(source: SourceNode) -> str:
-    return ", ".join(part for part in (source.name, source.module, source.location) if part)
+    line = ": ".join(part for part in (source.location, source.code) if part)
+    return ", ".join(part for part in (source.name, source.module, line) if part)
 
 
 def accesses(step: Step) -> Iterator[tuple[Ref, str]]:

@@ -104,9 +104,9 @@ def updates(space: Any, name: str) -> PointerArg:
     return PointerArg(ref=Ref(space=space, name=name), access="read_write")
 
 
-def node(name: str, op: str, module: str = "", line: int = 0, code: str = "") -> SourceNode:
-    location = f"sample.py:{line}" if line else ""
-    return SourceNode(name=name, op=op, module=module, location=location, code=code)
+def node(name: str, op: str, module: str = "", code: str = "") -> SourceNode:
+    place = {"file": "sample.py", "function": "forward"} if code else {}
+    return SourceNode(name=name, op=op, module=module, code=code, **place)
 
 
 def launch(
@@ -135,8 +135,8 @@ def program(**fields: Any) -> Program:
 def elementwise(target: str = "sm_90") -> Program:
     """y = relu(x + 1): one launch from the caller's memory to the caller's memory."""
     add = kernel("add_relu", pointer("in_ptr0", F32), pointer("out_ptr0", F32), scalar("n", I32))
-    source = node("add", "aten.add.Tensor", "", 12, "return torch.relu(x + 1)")
-    relu = node("relu", "aten.relu.default", "", 12, "return torch.relu(x + 1)")
+    source = node("add", "aten.add.Tensor", "", "return torch.relu(x + 1)")
+    relu = node("relu", "aten.relu.default", "", "return torch.relu(x + 1)")
     return program(
         target=target,
         inputs=(tensor("x", "args[0]", F32, 2, 1000),),
@@ -213,17 +213,15 @@ def conv_chain(target: str = "sm_90") -> Program:
                         f"conv2d_{i}",
                         "aten.conv2d.default",
                         f"{module}.conv",
-                        20,
                         "x = self.bn(self.conv(x))",
                     ),
                     node(
                         f"batch_norm_{i}",
                         "aten.batch_norm.default",
                         f"{module}.bn",
-                        20,
                         "x = self.bn(self.conv(x))",
                     ),
-                    node(f"relu_{i}", "aten.relu.default", module, 21, "return F.relu(x)  # ??/"),
+                    node(f"relu_{i}", "aten.relu.default", module, "return F.relu(x)  # ??/"),
                 ),
             )
         )
@@ -235,13 +233,13 @@ def conv_chain(target: str = "sm_90") -> Program:
             updates("arena", "buf1"),
             reads("arena", "buf0"),
             ScalarArg(dtype=I32, value=12544),
-            sources=(node("add", "aten.add.Tensor", "", 30, "x = x + identity"),),
+            sources=(node("add", "aten.add.Tensor", "", "x = x + identity"),),
         ),
         Copy(
             dst=Ref(space="arena", name="buf2"),
             src=Ref(space="arena", name="buf1", offset=64),
             nbytes=512,
-            sources=(node("slice_1", "aten.slice.Tensor", "", 31, "x = x[:, 2:]"),),
+            sources=(node("slice_1", "aten.slice.Tensor", "", "x = x[:, 2:]"),),
         ),
         launch(
             linear,
@@ -252,7 +250,7 @@ def conv_chain(target: str = "sm_90") -> Program:
             writes("output", "logits"),
             ScalarArg(dtype=F32, value=(0.1).hex()),
             ScalarArg(dtype=DType.INT64, value=1 << 40),
-            sources=(node("linear", "aten.linear.default", "fc", 32, "return self.fc(x)"),),
+            sources=(node("linear", "aten.linear.default", "fc", "return self.fc(x)"),),
         ),
     ]
     return program(
@@ -281,7 +279,7 @@ def copies(target: str = "sm_90") -> Program:
     def ref(space: Any, name: str, offset: int = 0) -> Ref:
         return Ref(space=space, name=name, offset=offset)
 
-    zeros = (node("zeros", "aten.zeros.default", "", 3, 'cache = torch.zeros(4)  # "*/ \\'),)
+    zeros = (node("zeros", "aten.zeros.default", "", 'cache = torch.zeros(4)  # "*/ \\'),)
     return program(
         target=target,
         inputs=(
@@ -358,7 +356,7 @@ def dynamic(target: str = "sm_90") -> Program:
             scale,
             blocks("s0 * s1"),
             *(reads("input", "x"), writes("arena", "doubled"), number("s0 * s1"), factor),
-            sources=(node("mul", "aten.mul.Tensor", "", 5, "y = 2 * x"),),
+            sources=(node("mul", "aten.mul.Tensor", "", "y = 2 * x"),),
         ),
         Fill(dst=Ref(space="arena", name="zeros"), byte=0, nbytes="s1 * s1 * 4", sources=()),
         launch(
@@ -366,7 +364,7 @@ def dynamic(target: str = "sm_90") -> Program:
             blocks("s0 * s1"),
             *(reads("arena", "doubled"), writes("output", "out"), number("s0 * s1")),
             *(number("u0", DType.INT64), number("u1 * 3", DType.INT64)),
-            sources=(node("add", "aten.add.Tensor", "", 6, "y = y + start + 3 * seed"),),
+            sources=(node("add", "aten.add.Tensor", "", "y = y + start + 3 * seed"),),
         ),
         launch(increment, (1, "s0 * 1200", 1), updates("input", "state"), number("s0 * 4")),
         launch(
@@ -477,9 +475,7 @@ def user_kernels(target: str = "sm_90") -> Program:
             ScalarArg(dtype=I32, value="24 * s0"),
             ScalarArg(dtype=F32, value=(0.5).hex()),
             sources=(
-                node(
-                    "scaled_sum", "triton.scaled_sum", "", 21, "out = scaled_sum_op(x, y[1:], 0.5)"
-                ),
+                node("scaled_sum", "triton.scaled_sum", "", "out = scaled_sum_op(x, y[1:], 0.5)"),
             ),
         ),
         launch(
@@ -490,7 +486,7 @@ def user_kernels(target: str = "sm_90") -> Program:
                 ScalarArg(dtype=dtype, value=value)
                 for dtype, value in zip(types.values(), values, strict=True)
             ),
-            sources=(node("numbers", "triton.numbers", "", 22, "numbers_op(out, count.item())"),),
+            sources=(node("numbers", "triton.numbers", "", "numbers_op(out, count.item())"),),
         ),
     ]
 
@@ -550,7 +546,7 @@ def control(target: str = "sm_90") -> Program:
                 launch(scale, one, reads("arena", "given"), writes("arena", "minus"), by(-1.0)),
                 launch(scale, one, reads("arena", "minus"), writes("arena", "y"), by(2.0)),
             ),
-            sources=(node("cond", "higher_order.cond", "", 5, code),),
+            sources=(node("cond", "higher_order.cond", "", code),),
         ),
         Fill(dst=ref("arena", "i"), byte=0, nbytes=8, sources=()),
         While(
@@ -585,7 +581,7 @@ def control(target: str = "sm_90") -> Program:
                 launch(count, one, reads("arena", "i"), writes("arena", "next")),
                 copy(ref("arena", "i"), ref("arena", "next"), 8),
             ),
-            sources=(node("while_loop", "higher_order.while_loop", "", 6, "torch.while_loop("),),
+            sources=(node("while_loop", "higher_order.while_loop", "", "torch.while_loop("),),
         ),
         copy(ref("output", "y"), ref("arena", "y"), 16),
         copy(ref("output", "i"), ref("arena", "i"), 8),
@@ -631,7 +627,7 @@ def launches(target: str = "sm_90") -> Program:
         return TensorMapArg(ref=ref, access=access, shape=shape, strides=steps, padding=padding)
 
     semaphore = Ref(space="arena", name="semaphore")
-    sum_node = node("sum_1", "aten.sum.default", "", 4, "total = x.sum()")
+    sum_node = node("sum_1", "aten.sum.default", "", "total = x.sum()")
     main: list[Step] = [
         Fill(dst=semaphore, byte=0, nbytes=4, sources=(sum_node,)),
         launch(
@@ -647,13 +643,13 @@ def launches(target: str = "sm_90") -> Program:
             pairs,
             (4, 2, 3),
             *(reads("input", "x"), writes("arena", "doubled")),
-            sources=(node("mul", "aten.mul.Tensor", "", 5, "y = 2 * x"),),
+            sources=(node("mul", "aten.mul.Tensor", "", "y = 2 * x"),),
         ),
         launch(
             shift,
             (8, 1, 1),
             *(reads("arena", "doubled"), writes("arena", "shifted")),
-            sources=(node("add", "aten.add.Tensor", "", 6, "y = y + 1"),),
+            sources=(node("add", "aten.add.Tensor", "", "y = y + 1"),),
         ),
         launch(
             tiles,
@@ -661,7 +657,7 @@ def launches(target: str = "sm_90") -> Program:
             mapped("arena", "shifted", "read", "nan"),
             mapped("output", "y", "write"),
             ScalarArg(dtype=I32, value=64),
-            sources=(node("relu", "aten.relu.default", "", 7, "return total, torch.relu(y)"),),
+            sources=(node("relu", "aten.relu.default", "", "return total, torch.relu(y)"),),
         ),
     ]
     return program(
@@ -707,9 +703,7 @@ def many_launches(count: int, target: str = "sm_90") -> Program:
                 reads("weight", f"{module}.weight"),
                 writes("output", "y") if i == count - 1 else writes("arena", f"buf{i}"),
                 ScalarArg(dtype=I32, value=4096),
-                sources=(
-                    node(f"n{i}", "aten.native_layer_norm.default", module, i + 1, "x = f(x)"),
-                ),
+                sources=(node(f"n{i}", "aten.native_layer_norm.default", module, f"x = f{i}(x)"),),
             )
         )
     weights = [f"model.layers.{i}.attention.weight" for i in range(-(-count // 10))]
@@ -861,8 +855,8 @@ def large(launches: int = 1000, kernels: int = 300, *, dynamic: bool = False) ->
                 ScalarArg(dtype=I32, value=64),
                 ScalarArg(dtype=F32, value=(0.5).hex()),
                 sources=(
-                    node(f"mm_{i}", "aten.linear.default", f"layers.{i}", 12, "x = self.mm(x)"),
-                    node(f"gelu_{i}", "aten.gelu.default", f"layers.{i}.act", 13, "gelu(x)"),
+                    node(f"mm_{i}", "aten.linear.default", f"layers.{i}", "x = self.mm(x)"),
+                    node(f"gelu_{i}", "aten.gelu.default", f"layers.{i}.act", "gelu(x)"),
                 ),
             )
         )

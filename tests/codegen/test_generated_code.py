@@ -179,10 +179,10 @@ def test_copies(tmp_path: Path) -> None:
 def test_each_operation_is_followed_back_to_its_line(tmp_path: Path) -> None:
     text = (generate("conv_chain", tmp_path) / "model.cc").read_text()
     assert re.search(
-        r"  // \[1\] sample\.py:20: x = self\.bn\(self\.conv\(x\)\)\n"
+        r"  // \[1\] sample\.py, in forward: x = self\.bn\(self\.conv\(x\)\)\n"
         r"  //     layers\.1\.conv \(aten\.conv2d\.default\), "
         r"layers\.1\.bn \(aten\.batch_norm\.default\)\n"
-        r"  //     sample\.py:21: return F\.relu\(x\).*\n"
+        r"  //     sample\.py, in forward: return F\.relu\(x\).*\n"
         r"  //     layers\.1 \(aten\.relu\.default\)\n"
         r"  AOTI_RETURN_IF_ERROR\(kernels::conv_[0-9a-f]{12}\(\n",
         text,

@@ -654,7 +654,7 @@ def test_a_source_line_cannot_leave_its_comment(tmp_path: Path) -> None:
     one = samples.elementwise()
     (step,) = one.main.steps
     lines = ["x = 1 \\", "y ??/", "*/ #error /*", "caf\u00e9 \u2028 at.inputs[0]", "\t", "a" * 300]
-    nodes = tuple(samples.node(f"n{i}", "op", "", i + 1, code) for i, code in enumerate(lines))
+    nodes = tuple(samples.node(f"n{i}", "op", "", code) for i, code in enumerate(lines))
     main = dataclasses.replace(one.main, steps=(dataclasses.replace(step, sources=nodes),))
     model = wrap(tmp_path, dataclasses.replace(one, main=main), SM_90)
     flags = [*cpp.FLAGS, *cpp.include_flags(tmp_path), "-fsyntax-only", "-trigraphs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -117,7 +118,90 @@ def test_locations_are_relative_to_imports(tmp_path: Path) -> None:
         "graph"
     ]["nodes"]
     traces = {node["metadata"].get("stack_trace", "").partition("\n")[0] for node in nodes}
-    assert traces == {"net.py:13", "blocks.py:6"}
+    assert traces == {'File "net.py", in forward', 'File "blocks.py", in forward'}
+
+
+COMMENTED = textwrap.dedent(
+    """
+    import torch
+    import triton
+    from torch.library import triton_op, wrap_triton
+
+    @triton.jit
+    def double(x, out, BLOCK: triton.language.constexpr):
+        at = triton.language.arange(0, BLOCK)
+        triton.language.store(out + at, 2 * triton.language.load(x + at))
+
+    @triton_op("commented::double", mutates_args={})
+    def double_op(x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        wrap_triton(double)[(1,)](x, out, BLOCK=16)
+        return out
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            y = torch.relu(x)
+            y = torch.cat(
+                [y, x]
+            )
+            return y if KERNEL is None else KERNEL(x) + torch.relu(x)
+
+    KERNEL = double_op
+
+    def export(weights=None):
+        return torch.export.export(Net(), (torch.zeros(16),), strict=False)
+    """
+)
+
+
+def graph_of(archive: Path) -> bytes:
+    graph = archive.with_suffix(".json")
+    split(archive, graph, archive.with_suffix(".safetensors"))
+    return graph.read_bytes()
+
+
+@pytest.mark.parametrize("kernel", ["double_op", "None"])
+def test_a_comment_changes_the_archive_and_not_the_graph(
+    kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stands. An archive of torch.export.save is taken apart to the same graph."""
+    text = COMMENTED.replace("KERNEL = double_op", f"KERNEL = {kernel}")
+    graphs: dict[str, set[bytes]] = {}
+    archives = {}
+    for i, (name, old, new) in enumerate(
+        (
+            ("no comment", "", ""),
+            ("at the top", "\nimport torch\n", "\n# More.\n# Of it.\nimport torch\n"),
+            ("in the model", "    y = torch.relu(x)\n", "    # More.\n        y = torch.relu(x)\n"),
+            ("behind an operation", "y = torch.relu(x)\n", "y = torch.relu(x)  # More.\n"),
+            ("in an operation", "    [y, x]\n", "    # More.\n            [y, x]  # Of it.\n"),
+            ("in a kernel", "    at = t", "    # More.\n    at = t"),
+            ("behind a kernel's code", "(0, BLOCK)\n", "(0, BLOCK)  # More.\n    # Of it.\n"),
+            ("at the end", "strict=False)\n", "strict=False)\n# More.\n"),
+            ("no comment, but another model", "torch.relu(x)\n     ", "torch.tanh(x)\n     "),
+        )
+    ):
+        assert text.count(old) == 1 or not old, name
+        directory = tmp_path / name
+        directory.mkdir()
+        src, archive, saved = (directory / file for file in ("net.py", "m.pt2", "saved.pt2"))
+        # An operator of triton_op can be defined once; an export leaves no trace of its name.
+        src.write_text(text.replace(old, new).replace("commented::", f"commented{i}{kernel}::"))
+        export(src, "export", {}, None, archive)
+        archives[name] = archive.read_bytes()
+        graphs[name] = {graph_of(archive)}
+        if kernel == "None":
+            spec = importlib.util.spec_from_file_location("net", src)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, "net", module)
+            spec.loader.exec_module(module)
+            torch.export.save(module.export(), saved)
+            graphs[name].add(graph_of(saved))
+    assert len(graphs["no comment"]) == 1
+    changed = {name for name, found in graphs.items() if found != graphs["no comment"]}
+    assert changed == {"no comment, but another model"}
+    assert archives["at the top"] != archives["no comment"], "line numbers are in the archive"
 
 
 def test_archive_is_mappable_and_plain(tmp_path: Path) -> None:

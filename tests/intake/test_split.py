@@ -43,7 +43,7 @@ def test_weights_and_graph(tmp_path: Path) -> None:
     graph, tensors = outputs(parts, tmp_path)
     assert list(tensors) == ["fc.weight"]
     np.testing.assert_array_equal(array(tensors["fc.weight"], "<f4"), parts.values)
-    assert graph["schema_version"] == 2
+    assert graph["schema_version"] == 3
     assert graph["tensors"] == {
         "fc.weight": {
             "dtype": "float32",
@@ -54,7 +54,7 @@ def test_weights_and_graph(tmp_path: Path) -> None:
     }
     node = graph["exported_program"]["graph_module"]["graph"]["nodes"][0]
     assert node["metadata"] == {
-        "stack_trace": "net.py:7\ny = self.fc(x)",
+        "stack_trace": 'File "net.py", in forward\n  y = self.fc(x)',
         "nn_module_stack": "L__self__,,net.Net;L__self___fc,fc,torch.nn.modules.linear.Linear",
     }
 
@@ -297,6 +297,7 @@ def frame(path: str, line: int, code: str) -> str:
     return f'  File "{path}", line {line}, in forward\n    {code}\n'
 
 
+IN_FORWARD = 'File "net.py", in forward\n  '
 TORCH = frame("/venv/lib/python3.11/site-packages/torch/nn/modules/conv.py", 565, "return conv(x)")
 
 
@@ -305,22 +306,41 @@ TORCH = frame("/venv/lib/python3.11/site-packages/torch/nn/modules/conv.py", 565
     [
         ("", ""),
         (TORCH, ""),
-        (frame("/p/net.py", 3, "x = f(x)") + TORCH, "net.py:3\nx = f(x)"),
+        (frame("/p/net.py", 3, "x = f(x)") + TORCH, IN_FORWARD + "x = f(x)"),
         (
             frame("/p/net.py", 3, "x = f(x)") + frame("/p/block.py", 4, "y = g(x)") + TORCH,
-            "block.py:4\ny = g(x)",
+            'File "block.py", in forward\n  y = g(x)',
         ),
-        (frame("/p/net.py", 3, "x") + frame("<eval_with_key>.1", 9, "z"), "net.py:3\nx"),
+        (frame("/p/net.py", 3, "x") + frame("<eval_with_key>.1", 9, "z"), IN_FORWARD + "x"),
         (frame("/src/torch/nn/functional.py", 9, "z"), ""),
-        (frame("/home/torch/net.py", 9, "z"), "net.py:9\nz"),
-        (frame("/p/net.py", 3, "x = '*/ \u202e\x1b[2J'"), "net.py:3\nx = '*/ [2J'"),
-        (frame("/p/net.py", 3, "x" * 900), "net.py:3\n" + "x" * 200),
-        ("net.py:3\nx = f(x)", "net.py:3\nx = f(x)"),
+        (frame("/home/torch/net.py", 9, "z"), IN_FORWARD + "z"),
+        (frame("/p/net.py", 3, "x = '*/ \u202e\x1b[2J'"), IN_FORWARD + "x = '*/ [2J'"),
+        (frame("/p/net.py", 3, "x" * 900), IN_FORWARD + "x" * 200),
+        ('File "/p/net.py", line 3\n    x = 1', 'File "net.py"\n  x = 1'),
+        ('File "/p/net.py", line 3, in forward', 'File "net.py", in forward'),
+        (IN_FORWARD + "x = f(x)", IN_FORWARD + "x = f(x)"),
         ("no trace at all", ""),
     ],
 )
 def test_user_frame(trace: str, expected: str) -> None:
     assert graphs.user_frame(trace) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        ("y = f(x)  # why", "y = f(x)"),
+        ("y = f(  # why", "y = f("),
+        ("y = f(x)#", "y = f(x)"),
+        ("""y = d["#"] + '#'  # a "quoted" why""", """y = d["#"] + '#'"""),
+        (r"""y = d["\"#"] + '\\'  # why""", r"""y = d["\"#"] + '\\'"""),
+        ("y = d['''it \"#\" is''']  # why", "y = d['''it \"#\" is''']"),
+        # One of a string that goes on is told from code by reading more than the line.
+        ('y = f("""a # b', 'y = f("""a # b'),
+    ],
+)
+def test_a_comment_behind_the_code_is_left_out(code: str, kept: str) -> None:
+    assert graphs.user_frame(frame("/p/net.py", 3, code)) == IN_FORWARD + kept
 
 
 @hypothesis.given(st.text(max_size=300))

@@ -38,7 +38,7 @@ def digest(text: str) -> str:
 def kernel(text: str) -> UserKernel:
     return UserKernel(
         name="ones",
-        location="net.py:3",
+        file="net.py",
         source="@triton.jit\ndef ones(x, n): ...\n",
         params=(
             Param("x", "written", 0, DType.FLOAT32, True),
@@ -140,7 +140,7 @@ def build(content: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda c: c.update(format=2), "format is 2, this wrapgen reads 1"),
+        (lambda c: c.update(format=1), "format is 1, this wrapgen reads 2"),
         (lambda c: c.update(more=1), "unknown field 'more'"),
         (lambda c: c.pop("ttir"), "ttir: is missing"),
         (lambda c: c.update(kernels=[]), "kernels: expected an object"),
@@ -149,7 +149,7 @@ def build(content: dict[str, Any]) -> dict[str, Any]:
         (lambda c: c.update(ttir={}), "there is no TTIR"),
         (lambda c: one(c).update(name="x; y"), "'x; y' is not of that form"),
         (lambda c: one(c).update(name="other"), "its content has the key other."),
-        (lambda c: one(c).update(location="a\nb"), "expected one printable line"),
+        (lambda c: one(c).update(file="a\nb"), "expected one printable line"),
         (lambda c: one(c).update(source="a\0b"), "expected a text of plain lines"),
         (lambda c: one(c).update(configs=[]), "is empty: expected one or more"),
         (lambda c: one(c)["params"][0].update(operand="x"), "expected one of written, read"),

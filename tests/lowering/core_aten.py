@@ -351,7 +351,7 @@ why, at which lines of the model, how often, and what to do; with `--json` as da
 ```json
 [
   {
-    "schema_version": 1,
+    "schema_version": 2,
     "target": "sm_90",
     "operators": [
       {
@@ -359,7 +359,12 @@ why, at which lines of the model, how often, and what to do; with `--json` as da
         "reason": "...",
         "advice": "...",
         "count": 1,
-        "places": [{"node": "nonzero", "module": "head", "location": "model.py:7", "code": "..."}]
+        "places": [
+          {
+            "node": "nonzero", "module": "head",
+            "file": "model.py", "function": "forward", "code": "..."
+          }
+        ]
       }
     ]
   }

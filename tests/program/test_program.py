@@ -276,9 +276,9 @@ BINARY = "1f8b"
         ("{", "not JSON: Expecting property name"),
         ("[]", "not a JSON object"),
         ("null", "not a JSON object"),
-        ("{}", "schema_version is None, this wrapgen reads 3; lower the model again"),
-        ('{"schema_version": 1}', "schema_version is 1, this wrapgen reads 3"),
-        ('{"schema_version": true}', "schema_version is True, this wrapgen reads 3"),
+        ("{}", "schema_version is None, this wrapgen reads 4; lower the model again"),
+        ('{"schema_version": 1}', "schema_version is 1, this wrapgen reads 4"),
+        ('{"schema_version": true}', "schema_version is True, this wrapgen reads 4"),
         ('{"a": 1, "a": 2}', "not JSON: key 'a' occurs twice in one object"),
         ("[" * 100000, "not JSON: maximum recursion depth"),
     ],
@@ -298,7 +298,7 @@ def test_not_utf_8(tmp_path: Path) -> None:
 def test_an_invalid_program_is_not_written() -> None:
     with pytest.raises(ProgramError, match="num_shards: 0 is less than 1"):
         p.dumps(dataclasses.replace(samples.elementwise(), num_shards=0))
-    with pytest.raises(ProgramError, match="schema_version: 1 is not 3"):
+    with pytest.raises(ProgramError, match="schema_version: 1 is not 4"):
         p.dumps(dataclasses.replace(samples.elementwise(), schema_version=1))
 
 

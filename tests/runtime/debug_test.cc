@@ -209,9 +209,10 @@ TEST_F(DebugTest, PrintsEachStepWithItsArguments) {
   Status status;
   const std::string printed = Printed(arguments, &status);
   ASSERT_TRUE(status.ok()) << status.message();
-  EXPECT_NE(printed.find("dynamic_debug main step 0, kernel scale_f469802a3144 (sample.py:5: "
-                         "y = 2 * x)\n  launch scale_f469802a3144 over 1 x 1 x 1: x = 0x"),
-            std::string::npos)
+  EXPECT_NE(
+      printed.find("dynamic_debug main step 0, kernel scale_f469802a3144 (sample.py, in forward: "
+                   "y = 2 * x)\n  launch scale_f469802a3144 over 1 x 1 x 1: x = 0x"),
+      std::string::npos)
       << printed;
   EXPECT_NE(printed.find(", n = 6, factor = 2\n"), std::string::npos) << printed;
   EXPECT_NE(printed.find(", n = 6, start = 7, seed = 15\n"), std::string::npos) << printed;
@@ -279,7 +280,7 @@ TEST_F(DebugTest, TheFirstStepThatWritesNanIsNamed) {
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_STREQ(
       status.message(),
-      "dynamic_debug main step 0, kernel scale_f469802a3144 (sample.py:5: y = 2 * x): "
+      "dynamic_debug main step 0, kernel scale_f469802a3144 (sample.py, in forward: y = 2 * x): "
       "arena doubled, F32 [2, 3], has 1 NaN, the first at [1, 1]; there is NaN in input x");
 }
 
@@ -290,8 +291,9 @@ TEST_F(DebugTest, AnErrorOfTheDeviceIsThatOfTheStep) {
   Printed(arguments, &status);
   EXPECT_EQ(status.code(), Code::kDriver);
   EXPECT_EQ(std::string(status.message())
-                .find("dynamic_debug main step 2, kernel shift_ecd3fad7a4d3 (sample.py:6: y = y + "
-                      "start + 3 * seed): cuStreamSynchronize failed: CUDA_ERROR_ILLEGAL_ADDRESS"),
+                .find("dynamic_debug main step 2, kernel shift_ecd3fad7a4d3 (sample.py, in "
+                      "forward: y = y + start + 3 * seed): cuStreamSynchronize failed: "
+                      "CUDA_ERROR_ILLEGAL_ADDRESS"),
             0u)
       << status.message();
 }
@@ -305,8 +307,8 @@ TEST_F(DebugTest, RangesBearTheStepsNames) {
   ASSERT_TRUE(status.ok()) << status.message();
   ASSERT_EQ(Opened().size(), 9u);
   EXPECT_EQ(Opened()[2],
-            "dynamic_debug main step 2, kernel shift_ecd3fad7a4d3 (sample.py:6: y = y + start + "
-            "3 * seed)");
+            "dynamic_debug main step 2, kernel shift_ecd3fad7a4d3 (sample.py, in forward: y = y + "
+            "start + 3 * seed)");
   EXPECT_EQ(closed, 9);
 }
 

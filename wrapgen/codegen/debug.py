@@ -296,8 +296,8 @@ def _nbytes(dtype: DType, shape: Sequence[Dim], strides: Sequence[Dim]) -> Dim:
 
 
 def _source(sources: Sequence[SourceNode]) -> str:
-    """The first line of PyTorch that a step comes from, or its first operation."""
+    """The first line of PyTorch that a step comes from and its module, or its first operation."""
     for source in sources:
         if source.location:
-            return ": ".join(part for part in (source.location, source.code) if part)
+            return ": ".join(part for part in (source.place, source.code) if part)
     return sources[0].op if sources else ""

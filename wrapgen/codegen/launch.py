@@ -356,15 +356,15 @@ def _provenance(i: int, sources: Sequence[SourceNode]) -> list[str]:
     One line of PyTorch a paragraph, then the operations it called, each with the module it is in
     or, outside any, the name of its node in the exported graph.
     """
-    by_line: dict[tuple[str, str], list[str]] = {}
+    by_line: dict[str, list[str]] = {}
     for source in sources:
         operation = f"{source.module or source.name} ({source.op})"
-        operations = by_line.setdefault((source.location, source.code), [])
+        line = ": ".join(part for part in (source.location, source.code) if part)
+        operations = by_line.setdefault(line, [])
         if operation not in operations:
             operations.append(operation)
     paragraphs: list[list[str]] = []
-    for (location, code), operations in by_line.items():
-        line = ": ".join(part for part in (location, code) if part)
+    for line, operations in by_line.items():
         paragraphs += [text.one_line(line).split(" ")] if line else []
         paragraphs.append([*(f"{operation}," for operation in operations[:-1]), operations[-1]])
     lead = f"[{i}] "

@@ -41,7 +41,7 @@ from wrapgen.program import canonical_json
 
 __all__ = ["GRAPH_VERSION", "IntakeError", "Limits", "split"]
 
-GRAPH_VERSION: Final = 2
+GRAPH_VERSION: Final = 3
 """``schema_version`` of graph.json."""
 
 ARCHIVE_VERSION: Final = "0"

@@ -12,12 +12,17 @@ from typing import Any, Final
 
 STRUCT = dict[str, Any]
 
-_FRAME: Final = re.compile(r'File "([^"\n]*)", line ([0-9]+)(?:, in [^\n]*)?(?:\n[ \t]+([^\n]*))?')
+_FRAME: Final = re.compile(
+    r'File "([^"\n]*)"(?:, line [0-9]+)?(?:, in ([^\n]*))?(?:\n[ \t]+([^\n]*))?'
+)
 _TORCH: Final = re.compile(
     r"/(site|dist)-packages/torch/"
     r"|(^|/)torch/(nn|fx|utils|export|_[a-z_]+)/"
     r"|(^|/)torch/(functional|_tensor|_ops|_jit_internal|overrides)\.py\Z"
 )
+_STATEMENT: Final = re.compile(r"""(?:[^"'#]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')*+(?=#)""")
+"""A line of Python up to its comment. A string that begins or ends on another line hides it."""
+
 _CODE_LENGTH: Final = 200
 """Characters of a source line that are kept."""
 
@@ -53,21 +58,26 @@ def _metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def user_frame(trace: str) -> str:
-    """Returns the innermost frame outside PyTorch as ``file.py:line``, a newline and that line.
+    """Returns the innermost frame outside PyTorch: ``File "net.py", in forward`` and its line.
 
-    Returns an empty string where the trace has no such frame. ``trace`` is PyTorch's, outermost
-    frame first, or already in the form that this function gives.
+    The line is what it says, less a comment; its number is left out, as a comment anywhere above
+    would change it. Returns an empty string where the trace has no such frame. ``trace`` is
+    PyTorch's, outermost frame first, or already in the form that this function gives.
     """
-    if re.match(r"[^\n\"]+:[0-9]+\n[^\n]*\Z", trace):
-        location, _, code = trace.partition("\n")
-        path, _, line = location.rpartition(":")
-        return f"{relative(path)}:{line}\n{_one_line(code)}"
     for match in reversed(list(_FRAME.finditer(trace))):
-        path, line, code = match.groups()
+        path, function, code = (group or "" for group in match.groups())
         if path.startswith("<") or _TORCH.search(path.replace("\\", "/")):
             continue
-        return f"{relative(path)}:{line}\n{_one_line(code or '')}"
+        name = _one_line(function)
+        place = f'File "{relative(path)}"' + (f", in {name}" if name else "")
+        return "\n  ".join(part for part in (place, _uncommented(_one_line(code))) if part)
     return ""
+
+
+def _uncommented(code: str) -> str:
+    """Drops the comment that ends a line of Python."""
+    found = _STATEMENT.match(code)
+    return found[0].rstrip() if found else code
 
 
 def relative(path: str) -> str:
@@ -96,7 +106,7 @@ def relative(path: str) -> str:
 
 def _one_line(text: str) -> str:
     """Drops what could end a comment's line or hide text in generated sources."""
-    return "".join(c for c in text.strip() if c.isprintable())[:_CODE_LENGTH]
+    return "".join(c for c in text.strip() if c.isprintable())[:_CODE_LENGTH].rstrip()
 
 
 def _module_stack(stack: str) -> str:

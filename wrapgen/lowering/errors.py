@@ -9,7 +9,7 @@ from typing import Any, Final
 from wrapgen.lowering import random_numbers
 from wrapgen.program import SourceNode
 
-REPORT_VERSION: Final = 1
+REPORT_VERSION: Final = 2
 """Of the JSON that ``LoweringError.report`` gives."""
 
 
@@ -85,6 +85,12 @@ CUSTOM: Final = "a custom operator: the archive has its name and no kernel"
 """The reason for which operators that are not PyTorch's are refused."""
 
 
+def where(source: SourceNode) -> str:
+    """As in ``net.py, in forward, module fc [linear]: y = self.fc(x)``."""
+    code = f": {source.code}" if source.code else ""
+    return f"{source.place or 'no place recorded'} [{source.name}]{code}"
+
+
 def unsupported(offences: Sequence[Offence], target: str) -> LoweringError:
     """Makes one error of all offences: grouped by operator and reason, with their places."""
     groups: dict[tuple[str, str], list[SourceNode]] = {}
@@ -102,7 +108,8 @@ def unsupported(offences: Sequence[Offence], target: str) -> LoweringError:
                 {
                     "node": place.name,
                     "module": place.module,
-                    "location": place.location,
+                    "file": place.file,
+                    "function": place.function,
                     "code": place.code,
                 }
                 for place in places
@@ -124,9 +131,9 @@ def _text(report: Mapping[str, Any]) -> str:
         count = f" ({operator['count']} times)" if operator["count"] > 1 else ""
         lines.append(f"  {operator['op']}{count}: {operator['reason']}")
         for place in operator["places"]:
-            where = ", in ".join(part for part in (place["location"], place["module"]) if part)
-            code = f": {place['code']}" if place["code"] else ""
-            lines.append(f"    {where or 'no place recorded'} [{place['node']}]{code}")
+            named = {key: value for key, value in place.items() if key != "node"}
+            source = SourceNode(name=place["node"], op=operator["op"], **named)
+            lines.append(f"    {where(source)}")
         lines.append(f"    What to do: {operator['advice']}.")
     lines.append(
         "Every kernel is built ahead of time, so nothing may call a library at run time."

@@ -27,7 +27,7 @@ from wrapgen.lowering.symbols import Input, Symbols, declare, expression_of
 from wrapgen.program import SourceNode, Weight
 from wrapgen.user_kernel_op import triton_kernel  # noqa: F401 (graphs may call it)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,13 +264,17 @@ def _use_fakes(
     return weights
 
 
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_PLACE = re.compile(r"^\s*(?P<file>[^\s:\"]+\.py):(?P<line>\d+)")
+_FRAME = re.compile(
+    r'File "(?P<file>[^"\n]*)"(?:, in (?P<function>[^\n]*))?(?:\n(?P<code>[^\n]*))?'
+)
 
 
 def _source(node: dict[str, Any]) -> SourceNode:
     metadata = node.get("metadata") or {}
-    location, code = _trace(metadata.get("stack_trace") or "")
+    frame = _FRAME.match(metadata.get("stack_trace") or "")
+    place = {
+        key: (text or "").strip() for key, text in (frame.groupdict() if frame else {}).items()
+    }
     op = node["target"].removeprefix("torch.ops.")
     if node["target"] == user_kernels.OPERATOR:
         op = f"triton.{node['inputs'][0]['arg']['as_string'].partition('.')[0]}"
@@ -278,21 +282,8 @@ def _source(node: dict[str, Any]) -> SourceNode:
         name=node["name"],
         op=op,
         module=_module(metadata.get("nn_module_stack") or ""),
-        location=location,
-        code=code,
+        **place,
     )
-
-
-def _trace(text: str) -> tuple[str, str]:
-    """Gives ``file.py:line`` and the code line of the last frame of a stack trace."""
-    location = code = ""
-    lines = text.splitlines()
-    for i, line in enumerate(lines):
-        match = _FRAME.match(line) or _PLACE.match(line)
-        if match:
-            location = f"{match['file']}:{match['line']}"
-            code = lines[i + 1].strip() if i + 1 < len(lines) else ""
-    return location, code
 
 
 def _module(stack: str) -> str:

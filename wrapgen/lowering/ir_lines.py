@@ -23,7 +23,7 @@ from triton.compiler.errors import CompilationError
 
 from wrapgen.dtype import INFO, DType
 from wrapgen.lowering import grids, passes
-from wrapgen.lowering.errors import LoweringError
+from wrapgen.lowering.errors import LoweringError, where
 from wrapgen.lowering.graph_file import dtype_of
 from wrapgen.lowering.inductor import FillLine, Lowered, OriginsLine
 from wrapgen.lowering.kernel import Builder, Built
@@ -262,10 +262,7 @@ class _Translation:
         try:
             built = self._builder.build(source.source, source.name, source.template)
         except CompilationError as error:
-            places = "\n".join(
-                f"    {each.location or 'no place recorded'} [{each.name}]: {each.code}"
-                for each in self._origins
-            )
+            places = "\n".join(f"    {where(each)}" for each in self._origins)
             fault = str(error).strip().splitlines()[-1]
             raise LoweringError(
                 f"cannot lower the model: Triton refuses the kernel of\n{places}\n  {fault}\n"

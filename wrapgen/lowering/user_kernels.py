@@ -206,7 +206,7 @@ class UserBuilder:
         listed = "\n".join(refused)
         raise LoweringError(
             f"cannot lower the model: {self._target.device.name} can run no configuration of the"
-            f" Triton kernel {kernel.name} ({kernel.location}):\n{listed}\nOffer another one in"
+            f" Triton kernel {kernel.name} ({kernel.file}):\n{listed}\nOffer another one in"
             " triton.autotune; where the kernel takes tensor descriptors, make them in the kernel"
         )
 
@@ -224,7 +224,7 @@ class UserBuilder:
                 for param in kernel.params
             ),
         )
-        request = compiler.Request(text.encode(), launch, self._target, kernel.location)
+        request = compiler.Request(text.encode(), launch, self._target, kernel.file)
         (result,) = compiler.compile_kernels([request])
         if isinstance(result, compiler.KernelResourceError):
             return str(result).strip().splitlines()[0]
@@ -293,7 +293,7 @@ def _kind(param: Param) -> Literal["pointer", "scalar", "tensor_map"]:
 def _readable(kernel: UserKernel, made: Kernel) -> str:
     constants = ", ".join(f"{name}={value}" for name, value in made.config.items())
     return (
-        f"# {made.name}: the user's kernel {kernel.name}, {kernel.location}\n"
+        f"# {made.name}: the user's kernel {kernel.name}, {kernel.file}\n"
         f"# num_warps={made.num_warps}, num_stages={made.num_stages}\n"
         f"# constants: {constants or 'none'}\n\n{kernel.source}"
     )
