@@ -222,7 +222,8 @@ def _steps(steps: Iterable[Step], blocks: _Blocks, within: str = "") -> Iterator
                 {
                     "op": source.op,
                     "module": source.module,
-                    "location": source.location,
+                    "file": source.file,
+                    "function": source.function,
                     "code": source.code,
                 }
                 for source in step.sources

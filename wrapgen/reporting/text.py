@@ -195,10 +195,16 @@ def _place(step: Mapping[str, Any]) -> str:
     """What a step computes and where that is in the model's source."""
     ops = dict.fromkeys(source["op"].removeprefix("aten.") for source in step["sources"])
     modules = dict.fromkeys(source["module"] for source in step["sources"] if source["module"])
-    places = dict.fromkeys(source["location"] for source in step["sources"] if source["location"])
-    parts = [", ".join(part) for part in (ops, modules, places) if part]
+    lines = dict.fromkeys(_line(source) for source in step["sources"] if source["file"])
+    parts = [*(", ".join(part) for part in (ops, modules) if part), *lines]
     within = f"in {step['within']}: " if step["within"] else ""
     return within + "; ".join(parts)
+
+
+def _line(source: Mapping[str, str]) -> str:
+    """A line of the model's source, as in ``net.py, in forward: y = self.act(x)``."""
+    place = ", in ".join(part for part in (source["file"], source["function"]) if part)
+    return ": ".join(part for part in (place, source["code"]) if part)
 
 
 def amount(nbytes: int) -> str:

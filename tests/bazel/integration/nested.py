@@ -58,6 +58,10 @@ class Build:
         mnemonics = (str(spawn["mnemonic"]) for spawn in self.spawns)
         return Counter(mnemonic for mnemonic in mnemonics if mnemonic.startswith("Aoti"))
 
+    def all_counts(self) -> Counter[str]:
+        """Returns how often each mnemonic was run, those of C++ among them."""
+        return Counter(str(spawn["mnemonic"]) for spawn in self.spawns)
+
     def runners(self, mnemonic: str) -> set[str]:
         """Returns how a mnemonic's actions were run, such as ``worker``."""
         return {str(s["runner"]) for s in self.spawns if s["mnemonic"] == mnemonic}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,9 @@ from tests.bazel.integration import nested
 
 PACKAGE = "//tests/bazel/small:small.package"
 MODEL = "tests/bazel/small/small.py"
+BUILD = "tests/bazel/small/BUILD.bazel"
+TARGET = '        "sm_80",\n'
+BESIDE = '        "sm_90",\n'
 SHARDS = 8
 
 
@@ -18,10 +21,16 @@ SHARDS = 8
 def built(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[nested.Workspace, nested.Build]]:
-    """A workspace, and its first build."""
+    """A workspace, and its first build, in which the model has code for one lowering alone."""
     workspace = nested.Workspace(tmp_path_factory.mktemp("incremental") / "workspace", environ={})
+    workspace.edit(BUILD, TARGET, "")
     yield workspace, workspace.build(PACKAGE)
     workspace.close()
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    """The outputs that are others than before, or new."""
+    return {path for path, digest in after.items() if before.get(path) != digest}
 
 
 def test_the_first_build_runs_every_step_through_workers(
@@ -31,8 +40,8 @@ def test_the_first_build_runs_every_step_through_workers(
     assert first.counts() == {
         "AotiExport": 1,
         "AotiSplit": 1,
-        "AotiLower": 2,
-        "AotiCompile": 2 * SHARDS,
+        "AotiLower": 1,
+        "AotiCompile": SHARDS,
         "AotiWrap": 1,
         "AotiPackage": 1,
     }
@@ -55,7 +64,7 @@ def test_no_torch_among_the_inputs_of_compile_wrap_and_package(
             assert not [path for path in inputs if "aoti_pip_triton" in path]
         if spawn["mnemonic"] == "AotiLower":  # the check can see what it looks for
             assert [path for path in inputs if "aoti_pip_torch" in path]
-    assert checked == 2 * SHARDS + 2
+    assert checked == SHARDS + 2
 
 
 def test_nothing_to_do(built: tuple[nested.Workspace, nested.Build]) -> None:
@@ -63,17 +72,71 @@ def test_nothing_to_do(built: tuple[nested.Workspace, nested.Build]) -> None:
     assert workspace.build(PACKAGE).spawns == ()
 
 
-def test_new_weights_lower_compile_and_wrap_nothing(
+def test_new_weights_are_packaged_and_nothing_else(
     built: tuple[nested.Workspace, nested.Build],
 ) -> None:
     workspace, _ = built
     before = workspace.outputs()
     workspace.edit(MODEL, "SEED = 0", "SEED = 1")
-    counts = workspace.build(PACKAGE).counts()
+    counts = workspace.build(PACKAGE).all_counts()
     after = workspace.outputs()
     assert counts == {"AotiExport": 1, "AotiSplit": 1, "AotiPackage": 1}
-    changed = {path for path in after if before.get(path) != after[path]}
-    assert changed == {"small_pt2.pt2", "small.safetensors", "small.tar"}
+    assert changed(before, after) == {"small_pt2.pt2", "small.safetensors", "small.tar"}
+
+
+def test_a_comment_in_the_model_runs_nothing_behind_split(
+    built: tuple[nested.Workspace, nested.Build],
+) -> None:
+    """Above the model, in it, and behind an operation: that moves lines and changes them."""
+    workspace, _ = built
+    before = workspace.outputs()
+    workspace.edit(MODEL, "SEED = ", "# How weights are drawn.\nSEED = ")
+    workspace.edit(
+        MODEL, "(self.first(x)))\n", "(self.first(x)))  # folded\n        # Once more.\n"
+    )
+    counts = workspace.build(PACKAGE).all_counts()
+    after = workspace.outputs()
+    assert counts == {"AotiExport": 1, "AotiSplit": 1}
+    assert changed(before, after) == {"small_pt2.pt2"}
+
+
+def test_another_text_of_the_generated_code_is_wrapped_and_linked(
+    built: tuple[nested.Workspace, nested.Build],
+) -> None:
+    workspace, _ = built
+    before = workspace.outputs()
+    workspace.edit("wrapgen/codegen/launch.py", "no source recorded", "no line recorded")
+    counts = workspace.build(PACKAGE).all_counts()
+    after = workspace.outputs()
+    assert counts == {"AotiWrap": 1, "CppCompile": 1}
+    assert changed(before, after) == {"small/model.cc"}, "the objects are the same: a comment"
+
+    workspace.edit(
+        "wrapgen/codegen/model_source.py",
+        "RUNTIME_DRIVER: Final = 12000",
+        "RUNTIME_DRIVER: Final = 12010",
+    )
+    counts = workspace.build(PACKAGE).all_counts()
+    assert counts == {"AotiWrap": 1, "CppCompile": 1, "CppLink": 1, "AotiPackage": 1}
+
+
+def test_another_target_is_built_beside_those_that_are_there(
+    built: tuple[nested.Workspace, nested.Build],
+) -> None:
+    workspace, _ = built
+    before = workspace.outputs()
+    workspace.edit(BUILD, BESIDE, TARGET + BESIDE)
+    build = workspace.build(PACKAGE)
+    after = workspace.outputs()
+    assert build.all_counts() == {
+        "AotiLower": 1,
+        "AotiCompile": SHARDS,
+        "AotiWrap": 1,
+        "CppCompile": 2,
+        "CppLink": 1,
+        "AotiPackage": 1,
+    }
+    assert [path for path in changed(before, after) if "sm_90" in path or "_90" in path] == []
 
 
 def test_another_activation_compiles_its_shards_alone(
