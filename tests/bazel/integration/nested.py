@@ -69,17 +69,29 @@ class Build:
 
 @dataclasses.dataclass
 class Workspace:
-    """A copy of the workspace in ``directory``; ``environ`` and ``umask`` are the server's."""
+    """A copy of the workspace in ``directory``; ``environ`` and ``umask`` are the server's.
+
+    ``prefix`` is put before each command line of Bazel's. ``backwards``: the files of a directory
+    are created in the reverse order of their names.
+    """
 
     directory: Path
     environ: Mapping[str, str]
     umask: int = 0o022
+    prefix: Sequence[str] = ()
+    backwards: bool = False
 
     def __post_init__(self) -> None:
         ignored = shutil.ignore_patterns(
             "bazel-*", ".git", "__pycache__", ".*_cache", "user.bazelrc"
         )
         shutil.copytree(_source(), self.directory, ignore=ignored)
+        if self.backwards:
+            for folder, _, names in os.walk(self.directory):
+                for name in sorted(names, reverse=True):
+                    again = Path(folder, name + ".again")
+                    shutil.copy2(Path(folder, name), again)
+                    again.replace(Path(folder, name))
 
     def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
         bazel = os.environ.get("RULES_AOTI_BAZEL")
@@ -89,7 +101,14 @@ class Workspace:
         # Nothing of this test's own environment: it would hide what depends on a user's.
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.directory.parent), **self.environ}
         return subprocess.run(
-            [bazel, "--nohome_rc", f"--output_user_root={root}", "--host_jvm_args=-Xmx1g", *args],
+            [
+                *self.prefix,
+                bazel,
+                "--nohome_rc",
+                f"--output_user_root={root}",
+                "--host_jvm_args=-Xmx1g",
+                *args,
+            ],
             cwd=self.directory,
             env=environ,
             umask=self.umask,
