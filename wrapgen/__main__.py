@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Final
 
 from wrapgen import cli
 
-WORKERS = {"compile": "wrapgen.kernels", "lower": "wrapgen.lowering"}
-"""Steps that can be persistent workers, and the package whose ``preload`` readies them."""
+WORKERS: Final = {
+    "compile": ("wrapgen.kernels",),
+    "export": ("wrapgen.export",),
+    "lower": ("wrapgen.lowering",),
+    "pack": ("wrapgen.codegen.packed_weights",),
+    "package": ("wrapgen.package",),
+    "report": ("wrapgen.report",),
+    "split": ("wrapgen.intake",),
+    "torch-package": ("wrapgen.torch_package",),
+    "wrap": ("wrapgen.codegen", "wrapgen.codegen.standalone"),
+}
+"""Steps that can be persistent workers, and the modules that one imports before its first request.
+A module that has more to do beforehand does it in its function ``preload``."""
 
 
 def main() -> int:
@@ -18,7 +30,14 @@ def main() -> int:
         return cli.main()
     from wrapgen import worker
 
-    return worker.run(cli.main, preload=lambda: importlib.import_module(WORKERS[step]).preload())
+    return worker.run(cli.main, preload=lambda: _preload(step))
+
+
+def _preload(step: str) -> None:
+    for name in WORKERS[step]:
+        module = importlib.import_module(name)
+        if hasattr(module, "preload"):
+            module.preload()
 
 
 if __name__ == "__main__":

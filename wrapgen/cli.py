@@ -293,6 +293,15 @@ def _add_export(parser: Any) -> None:
         help="a keyword argument of the entry point, a Python literal or a string; repeatable",
     )
     parser.add_argument("--weights", type=Path, help="a file whose path becomes weights=...")
+    parser.add_argument(
+        "--import-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        dest="imports",
+        help="where else to look for modules; repeatable",
+    )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="MODEL.pt2")
 
 
@@ -300,7 +309,7 @@ def _export(args: argparse.Namespace) -> None:
     arguments = _unique(args.arguments, "--arg", "export")
     from wrapgen.export import export
 
-    export(args.src, args.entry_point, arguments, args.weights, args.out)
+    export(args.src, args.entry_point, arguments, args.weights, args.out, imports=args.imports)
 
 
 def _add_split(parser: Any) -> None:

@@ -17,7 +17,7 @@ import re
 import sys
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -43,7 +43,13 @@ class ExportError(ValueError):
 
 
 def export(
-    src: Path, entry_point: str, args: Mapping[str, Any], weights: Path | None, out: Path
+    src: Path,
+    entry_point: str,
+    args: Mapping[str, Any],
+    weights: Path | None,
+    out: Path,
+    *,
+    imports: Sequence[Path] = (),
 ) -> None:
     """Exports a model.
 
@@ -53,6 +59,7 @@ def export(
       args: keyword arguments for it.
       weights: a file whose path is passed as the keyword argument ``weights``, or ``None``.
       out: the ``.pt2`` to write, whole or not at all.
+      imports: directories in which the file's imports are looked for last.
 
     Raises:
       ExportError: the file or the entry point is missing, it raised an exception, or it returned
@@ -66,6 +73,7 @@ def export(
         if not weights.is_file():
             raise ExportError(f"{weights}: the weights file does not exist")
         keywords["weights"] = str(weights)
+    sys.path += [str(directory.absolute()) for directory in imports]
     program = _run(src, entry_point, keywords)
     roots = _roots(src)
     try:

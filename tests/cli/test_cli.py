@@ -114,9 +114,11 @@ def test_wrap(calls: list[Any]) -> None:
     ],
 )
 def test_export_arguments(calls: list[Any], text: str, value: object) -> None:
-    assert cli.main(["export", "m.py", "--arg", text, "--weights", "w", "-o", "o.pt2"]) == 0
+    others = "--weights w --import-from libs --import-from bin/libs -o o.pt2".split()
+    assert cli.main(["export", "m.py", "--arg", text, *others]) == 0
     expected = (Path("m.py"), "export", {"n": value}, Path("w"), Path("o.pt2"))
-    assert calls == [("export", expected, {})]
+    imports = {"imports": [Path("libs"), Path("bin/libs")]}
+    assert calls == [("export", expected, imports)]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,18 @@ def test_same_bytes_everywhere(tmp_path: Path) -> None:
     assert run(second, tmp_path / "c.pt2", cwd=tmp_path, HOME="/") != a
 
 
+def test_imports_from_elsewhere(tmp_path: Path) -> None:
+    beside = run(project(tmp_path / "beside"), tmp_path / "a.pt2", cwd=tmp_path)
+    src = project(tmp_path / "apart")
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    src.with_name("blocks.py").rename(libraries / "blocks.py")
+    # A module of Python's own stays what it is, and a directory need not exist.
+    (libraries / "json.py").write_text("raise ImportError")
+    arguments = ["--import-from", "nowhere", "--import-from", "libraries"]
+    assert run(src, tmp_path / "b.pt2", *arguments, cwd=tmp_path) == beside
+
+
 def test_torch_reads_it(tmp_path: Path) -> None:
     export(project(tmp_path / "src"), "export", {"width": 6}, None, tmp_path / "m.pt2")
     program = torch.export.load(tmp_path / "m.pt2")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from wrapgen import processes
 from wrapgen.kernels import process
 
 
@@ -127,7 +128,7 @@ def test_no_jobs() -> None:
 def _parent_of_sleeper(path: str) -> None:
     pid = os.fork()
     if pid == 0:
-        process.die_with_parent()
+        processes.die_with_parent()
         Path(path).write_text(str(os.getpid()))
         time.sleep(60)
         os._exit(0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from tests.kernels import shards
 # What a worker has to survive. Arguments: a verb, and what it needs.
 _PROGRAM = textwrap.dedent(
     """
-    import ctypes, os, sys
+    import ctypes, os, sys, tempfile, time
     from pathlib import Path
     from wrapgen import worker
 
@@ -60,6 +62,27 @@ _PROGRAM = textwrap.dedent(
             os.abort()
         elif verb == "read":
             print(repr(sys.stdin.read()))
+        elif verb == "wait":
+            # Says that it is there, then waits to be told to go on.
+            Path(rest[0]).write_text(str(os.getpid()))
+            while not Path(rest[1]).exists():
+                time.sleep(0.005)
+            print("went on")
+        elif verb == "spawn":
+            # A grandchild that does not care.
+            import subprocess
+            Path(rest[0]).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+            if rest[1:]:
+                main(["wait", *rest[1:]])
+        elif verb == "temporary":
+            path = tempfile.mkdtemp()
+            Path(path, "file").write_text("")
+            print(path)
+            if rest:
+                main(["wait", *rest])
+        elif verb == "import":
+            import package_in_a_directory
+            print(package_in_a_directory.__file__)
         elif verb == "compile":
             from wrapgen.kernels import KernelCompileError, compile_shard
             from wrapgen.target import parse
@@ -78,13 +101,19 @@ _PROGRAM = textwrap.dedent(
 class Worker:
     """A running worker."""
 
-    def __init__(self, program: Path, cwd: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        program: Path,
+        cwd: Path,
+        arguments: Sequence[str] = (),
+        python_path: Path | None = None,
+    ) -> None:
         self.program = program
         self.cwd = cwd
         self.process = subprocess.Popen(
             [sys.executable, str(program), *arguments, "--persistent_worker"],
             cwd=cwd,
-            env=environment(cwd),
+            env=environment(cwd, python_path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -103,6 +132,9 @@ class Worker:
         assert isinstance(answer, dict)
         return answer
 
+    def start(self, request_id: int, *arguments: str, **fields: Any) -> None:
+        self.send(requestId=request_id, arguments=list(arguments), **fields)
+
     def ask(self, *arguments: str, request_id: int = 0) -> dict[str, Any]:
         request: dict[str, Any] = {
             "arguments": list(arguments),
@@ -119,10 +151,19 @@ class Worker:
         return self.process.returncode, out, err
 
 
-def environment(cwd: Path) -> dict[str, str]:
+def environment(cwd: Path, python_path: Path | None = None) -> dict[str, str]:
     root = str(Path(wrapgen.__file__).parent.parent)
-    path = os.pathsep.join([root, *(entry for entry in sys.path if entry)])
-    return {"PYTHONPATH": path, "TEST_PRELOADS": str(cwd / "preloads")}
+    path = [root, *(entry for entry in sys.path if entry)]
+    if python_path is not None:
+        path.append(str(python_path))
+    temporary = cwd.parent / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(path),
+        "TEST_PRELOADS": str(cwd / "preloads"),
+        "TMPDIR": str(temporary),
+    }
 
 
 @pytest.fixture
@@ -210,11 +251,133 @@ def test_nothing_leaks_into_the_next_request(running: Worker) -> None:
     assert before.stat().st_mode == after.stat().st_mode
 
 
-def test_cancellation_is_ignored(running: Worker) -> None:
+def await_file(path: Path) -> str:
+    """Waits until a file has content; returns it."""
+    for _ in range(6000):
+        if path.exists() and (text := path.read_text()):
+            return text
+        time.sleep(0.005)
+    raise AssertionError(f"{path} did not come")
+
+
+def await_end(pid: int) -> None:
+    for _ in range(6000):
+        status = Path(f"/proc/{pid}/stat")
+        try:
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"process {pid} goes on")
+
+
+def test_many_requests_at_once(running: Worker) -> None:
+    for i in range(4):
+        running.start(i, "wait", f"started{i}", f"go{i}")
+    pids = {await_file(running.cwd / f"started{i}") for i in range(4)}
+    assert len(pids) == 4
+    assert running.ask("write", "out", request_id=9)["requestId"] == 9  # before the others
+    for i in (2, 0, 3, 1):
+        (running.cwd / f"go{i}").touch()
+        assert running.receive() == {"exitCode": 0, "output": "went on\n", "requestId": i}
+    assert (running.cwd / "preloads").read_text() == "once\n"
+    assert running.finish()[0] == 0
+
+
+def test_sandboxes(running: Worker) -> None:
+    """The same relative paths in two directories, at once."""
+    for name in ("a", "b"):
+        (running.cwd / "__sandbox" / name / "_main").mkdir(parents=True)
+    for i, name in enumerate(("a", "b")):
+        running.start(i, "wait", "started", "go", sandboxDir=f"__sandbox/{name}/_main")
+    for name in ("b", "a"):
+        await_file(running.cwd / f"__sandbox/{name}/_main/started")
+    for i, name in ((1, "b"), (0, "a")):
+        (running.cwd / f"__sandbox/{name}/_main/go").touch()
+        assert running.receive()["requestId"] == i
+    running.start(2, "write", "out", "x", sandboxDir="__sandbox/b/_main")
+    assert running.receive() == {"exitCode": 0, "output": "", "requestId": 2}
+    inside = running.cwd / "__sandbox/b/_main"
+    assert (inside / "out").read_text().startswith(f"['x'] served=1 cwd={inside} ")
+    assert not (running.cwd / "out").exists()
+    # The next one may do without.
+    assert running.ask("write", "out", "x")["exitCode"] == 0
+    assert (running.cwd / "out").exists()
+
+
+def test_a_sandbox_that_is_not_there(running: Worker) -> None:
+    running.start(5, "write", "out", sandboxDir="nowhere")
+    assert running.receive() == {
+        "exitCode": 1,
+        "output": "worker: sandboxDir: nowhere: No such file or directory\n",
+        "requestId": 5,
+    }
+
+
+def test_packages_in_a_directory_that_only_sandboxes_have(program: Path, cwd: Path) -> None:
+    """Bazel puts files of the tool beside a multiplex worker, and no source directories."""
+    stays = cwd.parent / "repository"
+    stays.mkdir()
+    (stays / "package_in_a_directory.py").write_text("")
+    sandbox = cwd / "__sandbox" / "1"
+    (sandbox / "tool.runfiles").mkdir(parents=True)
+    (sandbox / "tool.runfiles" / "site").symlink_to(stays)
+    worker = Worker(program, cwd, python_path=cwd / "tool.runfiles" / "site")
+    worker.start(1, "import", sandboxDir="__sandbox/1")
+    answer = worker.receive()
+    assert answer["output"] == f"{stays}/package_in_a_directory.py\n", answer["output"]
+    assert worker.ask("import")["exitCode"] == 0  # the sandbox may go
+    worker.finish()
+
+
+def test_cancellation(running: Worker) -> None:
+    running.start(3, "spawn", "grandchild", "started", "go")
+    running.start(4, "wait", "other", "go")
+    grandchild = int(await_file(running.cwd / "grandchild"))
+    child = int(await_file(running.cwd / "started"))
+    await_file(running.cwd / "other")
     running.send(requestId=3, cancel=True)
-    answer = running.ask("write", "out", request_id=4)
-    assert answer["requestId"] == 4 and answer["exitCode"] == 0
-    assert running.finish()[1] == b""
+    assert running.receive() == {"requestId": 3, "wasCancelled": True}
+    for pid in (child, grandchild):
+        await_end(pid)
+    (running.cwd / "go").touch()
+    assert running.receive() == {"exitCode": 0, "output": "went on\n", "requestId": 4}
+    # Too late, or twice: it has been answered.
+    running.send(requestId=3, cancel=True)
+    running.send(requestId=4, cancel=True)
+    assert running.ask("write", "out", request_id=3)["exitCode"] == 0
+    assert running.finish()[:2] == (0, b"")
+
+
+def test_nothing_is_left_behind(running: Worker, tmp_path: Path) -> None:
+    """Neither processes nor files nor descriptors, however a request ends."""
+    running.ask("print")
+    process = Path(f"/proc/{running.process.pid}")
+    before = len(list((process / "fd").iterdir()))
+    temporary = []
+    for i in range(5):
+        answer = running.ask("spawn", f"grandchild{i}")
+        assert answer["exitCode"] == 0
+        await_end(int((running.cwd / f"grandchild{i}").read_text()))
+        temporary.append(running.ask("temporary")["output"].strip())
+        running.ask("abort")
+        running.start(7, "temporary", f"started{i}", "never")
+        await_file(running.cwd / f"started{i}")
+        running.send(requestId=7, cancel=True)
+        running.receive()
+    assert not [path for path in temporary if Path(path).exists()]
+    assert len(set(temporary)) == 5
+    assert not list((tmp_path / "tmp").iterdir())
+    assert len(list((process / "fd").iterdir())) == before
+    assert not (process / f"task/{running.process.pid}/children").read_text()
+
+
+def test_requests_are_answered_before_the_end(running: Worker) -> None:
+    running.start(1, "write", "out")
+    code, out, _ = running.finish()
+    assert code == 0
+    assert json.loads(out) == {"exitCode": 0, "output": "", "requestId": 1}
 
 
 def test_arguments_of_the_worker_come_first(program: Path, cwd: Path) -> None:
@@ -224,19 +387,83 @@ def test_arguments_of_the_worker_come_first(program: Path, cwd: Path) -> None:
     assert worker.finish()[0] == 0
 
 
-def test_a_malformed_request_ends_the_worker(running: Worker) -> None:
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"arguments": "print"}, "arguments are 'print': expected a list of strings"),
+        ({"arguments": ["print", 1]}, "arguments are ['print', 1]: expected a list of strings"),
+        ({"arguments": ["print"], "sandboxDir": 1}, "sandboxDir is 1: expected a path"),
+        ({"cancel": "yes"}, "cancel is 'yes': expected true or false"),
+    ],
+)
+def test_a_malformed_request_is_answered(
+    running: Worker, request_: dict[str, Any], message: str
+) -> None:
+    running.send(requestId=6, **request_)
+    assert running.receive() == {
+        "exitCode": 1,
+        "output": f"worker: malformed request: {message}\n",
+        "requestId": 6,
+    }
+    assert running.ask("write", "out")["exitCode"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"[1, 2]", b"expected an object: b'[1, 2]'"),
+        (b'{"requestId": 1', b"Expecting"),
+        (b"\xff\xfe", b"malformed request"),
+        (b'{"requestId": "1", "arguments": []}', b"requestId is '1': expected an integer"),
+        (b'{"requestId": 2, "arguments": ["print"]}', b"request 2 is running already"),
+    ],
+)
+def test_what_cannot_be_answered_ends_the_worker(
+    running: Worker, line: bytes, message: bytes
+) -> None:
+    running.start(2, "wait", "started", "never")
+    child = int(await_file(running.cwd / "started"))
     assert running.process.stdin is not None
-    running.process.stdin.write(b"[1, 2]\n")
+    running.process.stdin.write(line + b"\n")
     code, out, err = running.finish()
     assert (code, out) == (1, b"")
-    assert b"worker: malformed request" in err
+    assert b"worker: malformed request: " in err and message in err
+    await_end(child)
 
 
-def test_a_killed_worker_takes_its_request_along(running: Worker) -> None:
-    running.send(arguments=["write", "out"])
-    running.receive()
-    running.process.terminate()
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_takes_its_requests_along(running: Worker, how: signal.Signals) -> None:
+    for i in range(2):
+        running.start(i, "wait", f"started{i}", "never")
+    children = [int(await_file(running.cwd / f"started{i}")) for i in range(2)]
+    running.process.send_signal(how)
     assert running.process.wait(timeout=30) != 0
+    for pid in children:
+        await_end(pid)
+
+
+def test_a_worker_that_is_told_to_end_clears_up(running: Worker, tmp_path: Path) -> None:
+    running.start(0, "temporary", "started", "never")
+    await_file(running.cwd / "started")
+    running.process.terminate()
+    assert running.process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_killed_request_is_an_error(running: Worker) -> None:
+    running.start(1, "wait", "started", "never")
+    os.kill(int(await_file(running.cwd / "started")), signal.SIGKILL)
+    answer = running.receive()
+    assert (answer["exitCode"], answer["output"]) == (1, "the process died of SIGKILL\n")
+
+
+def test_nobody_reads(running: Worker) -> None:
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+    running.start(1, "write", "out")
+    assert running.process.wait(timeout=30) == 1
+    assert running.process.stderr is not None
+    assert b"worker: nobody reads the responses" in running.process.stderr.read()
 
 
 @pytest.mark.parametrize(

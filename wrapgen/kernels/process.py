@@ -8,14 +8,12 @@ what the parent has imported, so that it costs milliseconds.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import faulthandler
 import io
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -25,9 +23,10 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from wrapgen.processes import describe_exit, die_with_parent
+
 _T = TypeVar("_T")
 _FORK: Final = multiprocessing.get_context("fork")
-_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,25 +80,6 @@ def run_all(
         for child in running.values():
             child.kill()
     return [outcomes[index] for index in range(len(tasks))]
-
-
-def die_with_parent() -> None:
-    """Makes this process end when the process that forked it does, whatever ends that one."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before we asked
-            os._exit(1)
-
-
-def describe_exit(code: int) -> str:
-    """Says how a child ended, given ``Process.exitcode``: ``died of SIGSEGV`` or ``exited 3``."""
-    if code >= 0:
-        return f"exited {code}"
-    try:
-        return f"died of {signal.Signals(-code).name}"
-    except ValueError:
-        return f"died of signal {-code}"
 
 
 def _take(items: Iterator[_T], count: int) -> Iterator[_T]:

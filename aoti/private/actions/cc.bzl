@@ -45,8 +45,9 @@ def cc_compile(actions, *, cc_toolchain, features, name, march, srcs, hdrs, deps
         public_hdrs = hdrs,
         additional_inputs = inputs,
         compilation_contexts = [dep.compilation_context for dep in deps],
-        user_compile_flags = ["-march=" + march, "-O2", "-fvisibility=hidden"] + _REPRODUCIBLE +
-                             ["-I" + directory for directory in includes],
+        # As directories and not as flags: path mapping sees those.
+        includes = includes,
+        user_compile_flags = ["-march=" + march, "-O2", "-fvisibility=hidden"] + _REPRODUCIBLE,
         cxx_flags = ["-std=c++17"],
     )
 

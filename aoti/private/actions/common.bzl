@@ -10,13 +10,24 @@ ENVIRONMENT = {
     "TZ": "UTC",
 }
 
-WORKER_REQUIREMENTS = {
+# Of all of wrapgen's steps. wrapgen/worker.py serves requests, many at once, each in a directory of
+# its own. No output has a path in it, and no argument but what Bazel maps (docs/performance.md).
+REQUIREMENTS = {
     "requires-worker-protocol": "json",
+    "supports-multiplex-sandboxing": "1",
+    "supports-multiplex-workers": "1",
+    "supports-path-mapping": "1",
+    "supports-worker-cancellation": "1",
     "supports-workers": "1",
 }
 
-def worker_args(actions):
+def step_args(actions):
     """Arguments that go to a worker with each request: a parameter file, one a line.
+
+    Paths among them are of `File` objects: `add` for files, `add_all` with
+    `expand_directories = False` for directories, and with `map_each = dirname` for what they are in.
+    Text that was made of a path beforehand holds the configuration's name, which path mapping does
+    not see.
 
     Args:
       actions: `ctx.actions`.
@@ -28,3 +39,11 @@ def worker_args(actions):
     args.use_param_file("@%s", use_always = True)
     args.set_param_file_format("multiline")
     return args
+
+def dirname(file):
+    """`map_each` of `Args.add_all`: the directory that a file is in."""
+    return file.dirname
+
+def root(file):
+    """`map_each` of `Args.add_all`: the directory that a generated file's package is below."""
+    return file.root.path

@@ -1,6 +1,6 @@
 """Lowers a graph to Triton kernels: PyTorch's last appearance."""
 
-load(":common.bzl", "ENVIRONMENT", "WORKER_REQUIREMENTS", "worker_args")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "dirname", "step_args")
 
 def lower(actions, *, toolchain, graph, target, options, directory, tuning = None):
     """Declares the action `AotiLower`, which weights' values have no part in.
@@ -25,21 +25,21 @@ def lower(actions, *, toolchain, graph, target, options, directory, tuning = Non
         actions.declare_directory("%s/shards/%s%d" % (directory, "0" if i < 10 else "", i))
         for i in range(toolchain.shards)
     ]
-    arguments = worker_args(actions)
+    arguments = step_args(actions)
     arguments.add(graph)
     arguments.add("--target", target)
     arguments.add("--shards", toolchain.shards)
     arguments.add_all(options, before_each = "--option")
     if tuning:
         arguments.add("--tuning", tuning)
-    arguments.add("-o", program.dirname)
+    arguments.add_all("-o", [program], map_each = dirname)
     actions.run(
         executable = toolchain.lower,
         arguments = ["lower", arguments],
         inputs = [graph] + ([tuning] if tuning else []),
         outputs = [program, sources, sites] + shards,
         env = ENVIRONMENT,
-        execution_requirements = WORKER_REQUIREMENTS,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiLower",
         progress_message = "Lowering %%{label} for %s" % target,
         resource_set = _resources,

@@ -1,6 +1,6 @@
 """Packs the weights of a model in one file."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "step_args")
 
 def pack(actions, *, toolchain, weights, program, out):
     """Declares the action `AotiPack`.
@@ -12,17 +12,17 @@ def pack(actions, *, toolchain, weights, program, out):
       program: `File`, a program, which says which weights the model takes.
       out: `File`, the packed weights.
     """
-    arguments = actions.args()
-    arguments.add("pack")
+    arguments = step_args(actions)
     arguments.add("--weights", weights)
     arguments.add("--program", program)
     arguments.add("-o", out)
     actions.run(
         executable = toolchain.wrap,
-        arguments = [arguments],
+        arguments = ["pack", arguments],
         inputs = [weights, program],
         outputs = [out],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiPack",
         progress_message = "Packing the weights of %{label}",
     )

@@ -1,7 +1,7 @@
 """Packs what is deployed into one archive, with a statement of what it was made from."""
 
 load("//aoti/private:targets.bzl", "is_amds")
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "step_args")
 
 def package(
         actions,
@@ -46,8 +46,7 @@ def package(
       out: `File`, the archive.
     """
     inputs = [library, weights, header, graph] + runtime_headers + generated + locks
-    arguments = actions.args()
-    arguments.add("package")
+    arguments = step_args(actions)
     arguments.add("--name", name)
     arguments.add("--library", library)
     arguments.add("--weights", weights)
@@ -80,10 +79,11 @@ def package(
     arguments.add("-o", out)
     actions.run(
         executable = toolchain.package,
-        arguments = [arguments],
+        arguments = ["package", arguments],
         inputs = inputs,
         outputs = [out],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiPackage",
         progress_message = "Packing %{label}",
     )

@@ -1,6 +1,6 @@
 """Says what a model's library does on a device."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "step_args")
 
 def report(actions, *, toolchain, name, targets, programs, text, json):
     """Declares the action `AotiReport`, which needs neither PyTorch nor Triton nor weights.
@@ -14,8 +14,7 @@ def report(actions, *, toolchain, name, targets, programs, text, json):
       text: `File` to write: Markdown.
       json: `File` to write: the same for programs.
     """
-    arguments = actions.args()
-    arguments.add("report")
+    arguments = step_args(actions)
     arguments.add("--name", name)
     arguments.add_all(targets, before_each = "--target")
     inputs = []
@@ -28,10 +27,11 @@ def report(actions, *, toolchain, name, targets, programs, text, json):
     arguments.add("--json", json)
     actions.run(
         executable = toolchain.report,
-        arguments = [arguments],
+        arguments = ["report", arguments],
         inputs = inputs,
         outputs = [text, json],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiReport",
         progress_message = "Reporting on %{label}",
     )

@@ -1,6 +1,6 @@
 """Parts a model's graph from its weights. The only action that opens a `.pt2`."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "step_args")
 
 def split(actions, *, toolchain, model, graph, weights):
     """Declares the action `AotiSplit`.
@@ -12,17 +12,17 @@ def split(actions, *, toolchain, model, graph, weights):
       graph: `File` to write: the graph, with no value of a weight in it.
       weights: `File` to write: the weights, as safetensors.
     """
-    arguments = actions.args()
-    arguments.add("split")
+    arguments = step_args(actions)
     arguments.add(model)
     arguments.add("--graph", graph)
     arguments.add("--weights", weights)
     actions.run(
         executable = toolchain.split,
-        arguments = [arguments],
+        arguments = ["split", arguments],
         inputs = [model],
         outputs = [graph, weights],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiSplit",
         progress_message = "Splitting %{label} into graph and weights",
     )

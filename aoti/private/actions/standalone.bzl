@@ -1,8 +1,8 @@
 """Generates a model in one file."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "dirname", "step_args")
 
-def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_directory, directory):
+def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_header, directory):
     """Declares the action `AotiStandalone`, which needs neither PyTorch nor Triton.
 
     Args:
@@ -12,7 +12,7 @@ def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_
       targets: what the file carries code for.
       programs: list of `AotiProgramInfo`.
       runtime: list of `File`, the runtime's sources.
-      runtime_directory: path of the directory they are in.
+      runtime_header: `File`, one of them; the others lie beside it.
       directory: where to declare the outputs, relative to the package.
 
     Returns:
@@ -23,10 +23,9 @@ def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_
         source = actions.declare_file("%s/%s.cc" % (directory, name)),
         kernels = actions.declare_directory(directory + "/kernels"),
     )
-    arguments = actions.args()
-    arguments.add("wrap")
+    arguments = step_args(actions)
     arguments.add("--standalone")
-    arguments.add("--runtime", runtime_directory)
+    arguments.add_all("--runtime", [runtime_header], map_each = dirname)
     arguments.add("--name", name)
     arguments.add_all(targets, before_each = "--target")
     inputs = list(runtime)
@@ -35,13 +34,14 @@ def standalone(actions, *, toolchain, name, targets, programs, runtime, runtime_
         arguments.add_all(program.kernels, before_each = "--kernels", expand_directories = False)
         inputs.append(program.program)
         inputs.extend(program.kernels)
-    arguments.add("-o", outputs.header.dirname)
+    arguments.add_all("-o", [outputs.header], map_each = dirname)
     actions.run(
         executable = toolchain.wrap,
-        arguments = [arguments],
+        arguments = ["wrap", arguments],
         inputs = inputs,
         outputs = [outputs.header, outputs.source, outputs.kernels],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiStandalone",
         progress_message = "Generating %{label}",
     )

@@ -1,6 +1,6 @@
 """Packs a shared library for PyTorch."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "step_args")
 
 def torch_package(actions, *, toolchain, name, library, weights, source, targets, device, out):
     """Declares the action `AotiTorchPackage`.
@@ -16,8 +16,7 @@ def torch_package(actions, *, toolchain, name, library, weights, source, targets
       device: where callers have their tensors, `cuda` or `cpu`.
       out: `File`, the `.pt2`.
     """
-    arguments = actions.args()
-    arguments.add("torch-package")
+    arguments = step_args(actions)
     arguments.add("--name", name)
     arguments.add("--library", library)
     arguments.add("--weights", weights)
@@ -27,10 +26,11 @@ def torch_package(actions, *, toolchain, name, library, weights, source, targets
     arguments.add("-o", out)
     actions.run(
         executable = toolchain.package,
-        arguments = [arguments],
+        arguments = ["torch-package", arguments],
         inputs = [library, weights, source],
         outputs = [out],
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiTorchPackage",
         progress_message = "Packing %{label} for PyTorch",
     )

@@ -1,6 +1,6 @@
 """Generates the model's C++ from its programs and compiled kernels."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "dirname", "step_args")
 
 def wrap(actions, *, toolchain, name, targets, programs, directory, debug = [], aotinductor = False):
     """Declares the action `AotiWrap`, which needs neither PyTorch nor Triton.
@@ -28,8 +28,7 @@ def wrap(actions, *, toolchain, name, targets, programs, directory, debug = [], 
         images = actions.declare_directory(directory + "/images"),
         aotinductor = actions.declare_file(directory + "/aotinductor.cc") if aotinductor else None,
     )
-    arguments = actions.args()
-    arguments.add("wrap")
+    arguments = step_args(actions)
     arguments.add("--name", name)
     arguments.add_all(targets, before_each = "--target")
     inputs = []
@@ -43,13 +42,14 @@ def wrap(actions, *, toolchain, name, targets, programs, directory, debug = [], 
     if aotinductor:
         arguments.add("--aotinductor")
         made.append(outputs.aotinductor)
-    arguments.add("-o", outputs.header.dirname)
+    arguments.add_all("-o", [outputs.header], map_each = dirname)
     actions.run(
         executable = toolchain.wrap,
-        arguments = [arguments],
+        arguments = ["wrap", arguments],
         inputs = inputs,
         outputs = made,
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiWrap",
         progress_message = "Generating C++ of %{label}",
     )

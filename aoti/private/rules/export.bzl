@@ -3,22 +3,23 @@
 load("@rules_python//python:defs.bzl", "PyInfo")
 load("//aoti/private/actions:export.bzl", "export")
 
-def _python_path(ctx):
-    """Returns the directories, relative to the execution root, that dependencies are imported from."""
+def _imports(ctx):
+    """Returns the directories that dependencies are imported from, relative to the execution root."""
     directories = {}
     for dep in ctx.attr.deps:
         for entry in dep[PyInfo].imports.to_list():
             repository, _, path = entry.partition("/")
-            main = repository == ctx.workspace_name
-            directory = path if main else "external/" + entry
-            for root in ("", ctx.bin_dir.path):
-                full = "/".join([part for part in (root, directory) if part])
-                directories[full or "."] = None
+            directories[(path or ".") if repository == ctx.workspace_name else "external/" + entry] = None
         directories["."] = None
-        directories[ctx.bin_dir.path] = None
     return directories.keys()
 
 def _aoti_export_impl(ctx):
+    for name, value in ctx.attr.args.items():
+        if "\n" in value:
+            fail("%s: args: the value of \"%s\" has a line break; pass a number, a name or a literal in one line" % (
+                ctx.label,
+                name,
+            ))
     out = ctx.actions.declare_file(ctx.label.name + ".pt2")
     export(
         ctx.actions,
@@ -27,7 +28,7 @@ def _aoti_export_impl(ctx):
         entry_point = ctx.attr.entry_point,
         args = ctx.attr.args,
         weights = ctx.file.weights,
-        python_path = _python_path(ctx),
+        imports = _imports(ctx),
         inputs = depset(transitive = [
             depset(transitive = [
                 dep[PyInfo].transitive_sources,

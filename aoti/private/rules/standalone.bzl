@@ -15,7 +15,7 @@ def _aoti_standalone_impl(ctx):
         targets = model.targets,
         programs = model.programs,
         runtime = ctx.files._runtime,
-        runtime_directory = ctx.file._runtime_header.dirname,
+        runtime_header = ctx.file._runtime_header,
         directory = directory,
     )
     weights = ctx.actions.declare_file("%s/%s.weights" % (directory, model.name))

@@ -45,9 +45,8 @@ def test_the_first_build_runs_every_step_through_workers(
         "AotiWrap": 1,
         "AotiPackage": 1,
     }
-    assert first.runners("AotiLower") == {"worker"}
-    assert first.runners("AotiCompile") == {"worker"}
-    assert first.runners("AotiWrap") == {"linux-sandbox"}
+    for mnemonic in first.counts():
+        assert first.runners(mnemonic) == {"worker"}, mnemonic
 
 
 def test_no_torch_among_the_inputs_of_compile_wrap_and_package(

@@ -20,8 +20,10 @@ PACKAGE = "models/resnet_aoti.tar"
 DIFFERENTLY = (
     "--jobs=1",
     "--spawn_strategy=local",
-    "--strategy=AotiLower=local",
-    "--strategy=AotiCompile=local",
+    *(
+        f"--strategy=Aoti{step}=local"
+        for step in ("Compile", "Export", "Lower", "Package", "Split", "Wrap")
+    ),
 )
 """No sandbox, no worker, one action at a time."""
 

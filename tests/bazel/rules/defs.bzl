@@ -1,7 +1,7 @@
 """Tests of the rules at analysis: what they refuse and in which words, what they run with what."""
 
 load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts", "unittest")
-load("//aoti:defs.bzl", "aoti_library", "aoti_test")
+load("//aoti:defs.bzl", "aoti_export", "aoti_library", "aoti_test")
 load("//aoti:providers.bzl", "AotiModelInfo")
 load("//aoti:toolchain.bzl", "aoti_toolchain")
 
@@ -84,6 +84,20 @@ def _library_failure(name, message, **kwargs):
         name = name,
         message = message,
         target_under_test = ":" + library,
+    )
+
+def _export_failure(name, message, **kwargs):
+    """Declares an `aoti_export` that is wrong, and the test that says so."""
+    aoti_export(
+        name = name + "_export",
+        src = "//tests/bazel/small:small.py",
+        tags = ["manual"],
+        **kwargs
+    )
+    failure_test(
+        name = name,
+        message = message,
+        target_under_test = ":%s_export" % name,
     )
 
 def _test_failure(name, message, **kwargs):
@@ -434,6 +448,11 @@ def rules_test_suite(name):
         name = "forced_device_test",
         device = "simulator",
         target_under_test = "//tests/bazel/small:small_test",
+    )
+    _export_failure(
+        name = "line_break_test",
+        args = {"shape": "[1,\n2]"},
+        message = ["args: the value of \"shape\" has a line break; pass a number, a name or a literal in one line"],
     )
     _library_failure(
         name = "unknown_target_test",
