@@ -22,24 +22,34 @@ if [ ! -e "$runfiles/{python}/bin/python3" ]; then
     "--build_runfile_links, or start it with bazel run." >&2
   exit 1
 fi
-# Source directories, as packages are, reach a remote worker as inputs of the action, which lie below
-# external. Bazel before 8.3 leaves them out of its runfiles (bazelbuild/bazel#11495).
-find_root() {{
-  if [ -e "$runfiles/$1" ]; then
-    root=$runfiles
-  else
-    root=$PWD/external
-  fi
+# Source directories, as packages are, are missing from the runfiles in two cases. They reach a remote
+# worker as inputs of the action, which lie below external (bazelbuild/bazel#11495, up to 8.3). And a
+# worker that serves many sandboxes has links to the files of its runfiles alone: a directory is beside
+# what the links to its repository's files lead to.
+find() {{
+  repository=${{1%%/*}}
+  for found in "$runfiles/$1" "$PWD/external/$1"; do
+    [ ! -e "$found" ] || return 0
+  done
+  for link in "$runfiles/$repository"/*.txt "$runfiles/$repository"/bin/*; do
+    if [ -L "$link" ]; then
+      target=$(readlink -f "$link")
+      found=${{target%"${{link#"$runfiles/$repository"}}"}}/${{1#*/}}
+      [ ! -e "$found" ] || return 0
+    fi
+  done
+  echo "$0: $1 is not among the runfiles, nor in $PWD/external" >&2
+  exit 1
 }}
 path=
 for entry in {python_path}; do
-  find_root "$entry"
-  path=$path${{path:+:}}$root/$entry
+  find "$entry"
+  path=$path${{path:+:}}$found
 done
 unset PYTHONHOME
-find_root "{python}/lib/python3.11"
-if [ "$root" != "$runfiles" ]; then
-  export PYTHONHOME="$root/{python}"
+find "{python}/lib/python3.11"
+if [ "$found" != "$runfiles/{python}/lib/python3.11" ]; then
+  export PYTHONHOME="${{found%/lib/python3.11}}"
 fi
 export RUNFILES_DIR="$runfiles"
 export PYTHONPATH="$path${{PYTHONPATH:+:$PYTHONPATH}}"
