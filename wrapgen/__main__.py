@@ -9,6 +9,7 @@ from typing import Final
 from wrapgen import cli
 
 WORKERS: Final = {
+    "candidates": ("wrapgen.lowering",),
     "compile": ("wrapgen.kernels",),
     "export": ("wrapgen.export",),
     "lower": ("wrapgen.lowering",),

@@ -1,6 +1,6 @@
 """Makes each kernel of a model in several configurations, for the tuner to choose from. No GPU is needed."""
 
-load(":common.bzl", "ENVIRONMENT")
+load(":common.bzl", "ENVIRONMENT", "REQUIREMENTS", "dirname", "step_args")
 
 def candidates(actions, *, toolchain, graph, target, options, count, directory):
     """Declares the action `AotiCandidates`.
@@ -22,20 +22,20 @@ def candidates(actions, *, toolchain, graph, target, options, count, directory):
         actions.declare_directory("%s/shards/%s%d" % (directory, "0" if i < 10 else "", i))
         for i in range(toolchain.shards)
     ]
-    arguments = actions.args()
-    arguments.add("candidates")
+    arguments = step_args(actions)
     arguments.add(graph)
     arguments.add("--target", target)
     arguments.add("--count", count)
     arguments.add("--shards", toolchain.shards)
     arguments.add_all(options, before_each = "--option")
-    arguments.add("-o", out.dirname)
+    arguments.add_all("-o", [out], map_each = dirname)
     actions.run(
         executable = toolchain.lower,
-        arguments = [arguments],
+        arguments = ["candidates", arguments],
         inputs = [graph],
         outputs = [out] + shards,
         env = ENVIRONMENT,
+        execution_requirements = REQUIREMENTS,
         mnemonic = "AotiCandidates",
         progress_message = "Making candidates for %%{label}, %s" % target,
         resource_set = _resources,
