@@ -138,7 +138,9 @@ bool Runs(const TargetDescription& target, const DeviceProperties& device) {
   if (target.ptx) {
     return std::tie(target.major, target.minor) <= std::tie(device.major, device.minor);
   }
-  return target.major == device.major && target.minor <= device.minor;
+  if (target.major != device.major) return false;
+  // From 9.0 on, machine code is made for one architecture's own instructions (sm_90a, sm_100a).
+  return target.major >= 9 ? target.minor == device.minor : target.minor <= device.minor;
 }
 
 bool Better(const TargetDescription& a, const TargetDescription& b) {

@@ -172,7 +172,9 @@ bool ParseImage(const std::string& image, std::vector<KernelImage>* kernels, std
 
 bool Runs(const KernelImage& kernel, int major, int minor) {
   if (kernel.ptx) return std::tie(kernel.major, kernel.minor) <= std::tie(major, minor);
-  return kernel.major == major && kernel.minor <= minor;
+  if (kernel.major != major) return false;
+  // From 9.0 on, Triton's machine code is for one architecture alone (sm_90a, sm_100a).
+  return major >= 9 ? kernel.minor == minor : kernel.minor <= minor;
 }
 
 }  // namespace simulator

@@ -10,8 +10,9 @@ from typing import Final
 from wrapgen.kernels import cubin
 from wrapgen.kernels.errors import KernelCompileError
 
-_SM_MASK: Final = 0xFF
-"""The bits of a cubin's ELF flags that hold the compute capability."""
+_SM_SHIFT: Final = {7: 0, 8: 8}
+"""Where in a cubin's ELF flags the eight bits of the compute capability begin, by the version of
+CUDA's ELF ABI: LLVM, ``EF_CUDA_SM_MASK`` and ``EF_CUDA_SM_OFFSET``."""
 
 _PARAM_BYTES: Final = {"8": 1, "16": 2, "32": 4, "64": 8}
 _TARGET: Final = re.compile(r"^\s*\.target\s+sm_(\d+)", re.M)
@@ -61,6 +62,9 @@ def _read_cubin(image: bytes) -> Image:
     except KernelCompileError as error:
         raise ImageError(str(error)) from error
     elf = ELFFile(io.BytesIO(image))
+    version = elf.header["e_ident"]["EI_ABIVERSION"]
+    if version not in _SM_SHIFT:
+        raise ImageError(f"the cubin is of version {version} of CUDA's ELF ABI: expected 7 or 8")
     shared = elf.get_section_by_name(f".nv.shared.{binary.entry}")
     static = 0 if shared is None else int(shared["sh_size"])
     # From 9.0 on a block's first KiB is the system's, which the device's limit does not count.
@@ -68,7 +72,7 @@ def _read_cubin(image: bytes) -> Image:
         static -= 1024
     return Image(
         entry=binary.entry,
-        target=f"sm_{int(elf.header['e_flags']) & _SM_MASK}",
+        target=f"sm_{int(elf.header['e_flags']) >> _SM_SHIFT[version] & 0xFF}",
         threads=binary.threads,
         exact=True,
         cluster=binary.cluster,

@@ -51,7 +51,13 @@ Limits LimitsOf(int major, int minor) {
   limits.resident_threads = capability == 75 ? 1024 : small ? 1536 : 2048;
   limits.resident_blocks = capability == 75 || capability == 86 ? 16 : small ? 24 : 32;
   limits.resident_shared = limits.shared_optin + kSystemShared;
-  limits.multiprocessors = major >= 9 ? 132 : 108;
+  // Of the devices in wrapgen/target.py.
+  limits.multiprocessors = capability == 86    ? 72
+                           : capability == 89  ? 58
+                           : capability == 90  ? 132
+                           : capability == 100 ? 148
+                           : capability == 120 ? 170
+                                               : 108;
   return limits;
 }
 

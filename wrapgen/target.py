@@ -2,7 +2,10 @@
 
 ``sm_90`` is machine code (SASS) for compute capability 9.0; ``compute_90`` is PTX that the driver
 of any newer GPU compiles at load. A program is lowered once per compute capability, so
-``compute_90`` shares the lowering of ``sm_90``. ``gfx942`` is machine code for one architecture of
+``compute_90`` shares the lowering of ``sm_90``. Machine code for 9.0 and later is made for one
+architecture's own instructions, and runs on devices of exactly that capability; before, on those of
+its major number from its minor number on (CUDA C++ Programming Guide, "Feature Availability").
+``gfx942`` is machine code for one architecture of
 AMD's, which no other runs. The runtime of a library speaks CUDA or HIP, not both, so a model's
 targets are of one platform.
 """
@@ -34,7 +37,8 @@ class Device:
     ``bandwidth`` in bytes a second and ``tensor_flops`` in dense fp16 operations a second are the
     vendor's figures, used to rank kernel configurations, never to report speed.
     Sources: CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability";
-    the data sheets of the device named. Of AMD's, besides: ROCm documentation, "Accelerator and GPU
+    the data sheets of the device named; for caches NVIDIA's papers on its architecture (GA102, Ada,
+    Blackwell). Of AMD's, besides: ROCm documentation, "Accelerator and GPU
     hardware specifications"; "AMD Instinct MI200" and "MI300 Instruction Set Architecture".
     """
 
@@ -80,6 +84,36 @@ DEVICES: Final[dict[int, Device]] = {
         bandwidth=2.0e12,
         tensor_flops=312e12,
     ),
+    86: Device(
+        name="NVIDIA A10",
+        capability=(8, 6),
+        multiprocessors=72,
+        max_threads_per_multiprocessor=1536,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=65536,
+        shared_memory_per_multiprocessor=100 * _KIB,
+        shared_memory_per_block=48 * _KIB,
+        shared_memory_per_block_optin=99 * _KIB,
+        l2_cache=6 * _MIB,
+        total_memory=24 * _GIB,
+        bandwidth=0.6e12,
+        tensor_flops=125e12,
+    ),
+    89: Device(
+        name="NVIDIA L4",
+        capability=(8, 9),
+        multiprocessors=58,
+        max_threads_per_multiprocessor=1536,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=65536,
+        shared_memory_per_multiprocessor=100 * _KIB,
+        shared_memory_per_block=48 * _KIB,
+        shared_memory_per_block_optin=99 * _KIB,
+        l2_cache=48 * _MIB,
+        total_memory=24 * _GIB,
+        bandwidth=0.3e12,
+        tensor_flops=121e12,
+    ),
     90: Device(
         name="NVIDIA H100",
         capability=(9, 0),
@@ -95,8 +129,40 @@ DEVICES: Final[dict[int, Device]] = {
         bandwidth=3.35e12,
         tensor_flops=989e12,
     ),
+    100: Device(
+        name="NVIDIA B200",
+        capability=(10, 0),
+        multiprocessors=148,
+        max_threads_per_multiprocessor=2048,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=65536,
+        shared_memory_per_multiprocessor=228 * _KIB,
+        shared_memory_per_block=48 * _KIB,
+        shared_memory_per_block_optin=227 * _KIB,
+        l2_cache=126 * _MIB,
+        total_memory=180 * _GIB,
+        bandwidth=8.0e12,
+        tensor_flops=2250e12,
+    ),
+    120: Device(
+        name="NVIDIA GeForce RTX 5090",
+        capability=(12, 0),
+        multiprocessors=170,
+        max_threads_per_multiprocessor=1536,
+        max_threads_per_block=1024,
+        registers_per_multiprocessor=65536,
+        shared_memory_per_multiprocessor=100 * _KIB,
+        shared_memory_per_block=48 * _KIB,
+        shared_memory_per_block_optin=99 * _KIB,
+        l2_cache=96 * _MIB,
+        total_memory=32 * _GIB,
+        bandwidth=1.792e12,
+        tensor_flops=209.5e12,  # with sums in float32, which a GeForce makes at half the rate
+    ),
 }
-"""The declared device of each compute capability that lowering knows."""
+"""The declared device of each compute capability that lowering knows. Triton 3.7.1 supports none
+below 8.0; 10.3 and 12.1 need a newer ptxas than the one that kernels are assembled with, and run
+PTX for 10.0 and 12.0."""
 
 AMD_DEVICES: Final[dict[int, Device]] = {
     0x90A: Device(

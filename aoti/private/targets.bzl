@@ -4,7 +4,7 @@
 """
 
 # What wrapgen can build for: the devices of wrapgen/target.py. A test compares the two.
-CAPABILITIES = ["80", "90"]
+CAPABILITIES = ["80", "86", "89", "90", "100", "120"]
 ARCHITECTURES = ["gfx90a", "gfx942"]
 
 # What a platform may have, buildable or not: each is a constraint value of //aoti/gpu.

@@ -100,11 +100,13 @@ def _probe() -> Gpu | str:
 
 def runs_on(target: str, capability: int) -> bool:
     """Whether a device can run a target's code: machine code for its major number and no higher
-    minor number, or PTX for no higher capability."""
+    minor number, from 9.0 on for no other either, or PTX for no higher capability."""
     kind, _, number = target.partition("_")
     built = int(number)
     if kind == "compute":
         return built <= capability
+    if built >= 90:
+        return built == capability
     return built // 10 == capability // 10 and built <= capability
 
 

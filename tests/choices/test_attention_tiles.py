@@ -43,10 +43,10 @@ def test_what_the_compiler_reports(
     built = _compile(shape, tile, capability, tmp_path)
     assert built.metadata.shared <= attention_tiles.shared_memory(shape, tile)
     assert built.metadata.shared <= device.shared_memory_per_block_optin
-    assert "cp.async" in built.asm["ptx"] or shape.keys <= tile.block_n
-    assert ("wgmma.mma_async" in built.asm["ptx"]) == (
-        capability == 90 and tile.block_m >= 64 and shape.itemsize == 2
-    )
+    assert "cp.async" in built.asm["ptx"] or shape.keys <= tile.block_n or tile.num_stages == 1
+    large = tile.block_m >= 64 and shape.itemsize == 2
+    assert ("wgmma.mma_async" in built.asm["ptx"]) == (capability == 90 and large)
+    assert ("tcgen05.mma" in built.asm["ptx"]) == (capability == 100 and large)
     assert cubin.read(built.asm["cubin"]).frame <= 64
 
 
@@ -66,7 +66,8 @@ def test_every_shape_has_a_tile_that_fits() -> None:
             if tile.split > 1:
                 steps = -(-keys // tile.block_n)
                 assert steps >= 2 * tile.split
-                assert math.prod(attention_tiles.grid(shape, tile)) <= 2 * device.multiprocessors
+                # Twice as many where rows are halved for want of shared memory.
+                assert math.prod(attention_tiles.grid(shape, tile)) <= 4 * device.multiprocessors
 
 
 @pytest.mark.parametrize(

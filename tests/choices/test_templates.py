@@ -84,6 +84,7 @@ def _compile(conv: geometry.Convolution, tile: cost.Tile, capability: int, folde
         options={"num_warps": tile.num_warps, "num_stages": tile.num_stages},
     )
     assert ("wgmma.mma_async" in built.asm["ptx"]) == (capability == 90 and tile.block_m >= 64)
+    assert ("tcgen05.mma" in built.asm["ptx"]) == (capability == 100 and tile.block_m >= 64)
     assert "cp.async" in built.asm["ptx"]
     shared: int = built.metadata.shared
     return shared

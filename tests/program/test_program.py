@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.codegen import samples
 from wrapgen import program as p
+from wrapgen import target
 from wrapgen.dtype import INFO, DType
 from wrapgen.program import Program, ProgramError
 
@@ -303,7 +304,7 @@ def test_an_invalid_program_is_not_written() -> None:
 
 
 NO_VALUE = "has no value: it is no dimension of an input by itself, and no scalar input's symbol"
-KNOWN = "expected one of sm_80, compute_80, sm_90, compute_90, gfx90a, gfx942"
+KNOWN = f"expected one of {', '.join(target.KNOWN)}"
 CONV = samples.conv_chain().kernels[1].name
 ADD = samples.conv_chain().kernels[0].name
 

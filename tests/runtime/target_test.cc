@@ -60,6 +60,14 @@ TEST(ChooseTarget, PrefersMachineCodeOfTheGreatestMinor) {
   EXPECT_EQ(Chosen(t.model(), 8, 9), "sm_86");
 }
 
+TEST(ChooseTarget, MachineCodeFromHopperOnIsForOneArchitecture) {
+  Targets t({{"sm_100", 10, 0, false}, {"compute_90", 9, 0, true}, {"sm_120", 12, 0, false}});
+  EXPECT_EQ(Chosen(t.model(), 10, 0), "sm_100");
+  EXPECT_EQ(Chosen(t.model(), 10, 3), "compute_90");
+  EXPECT_EQ(Chosen(t.model(), 12, 0), "sm_120");
+  EXPECT_EQ(Chosen(t.model(), 12, 1), "compute_90");
+}
+
 TEST(ChooseTarget, TakesPtxOfTheGreatestCapabilityWhereNoMachineCodeFits) {
   Targets t({{"compute_75", 7, 5, true},
              {"compute_90", 9, 0, true},

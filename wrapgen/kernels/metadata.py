@@ -107,9 +107,10 @@ def gather(
     _check_room(launch, target, ptx.shared_memory, binary.threads, registers * ptx.warps)
     portable = target.kind == "compute"
     image = ptx.text.encode("utf-8") if portable else assembled.cubin
-    # PTX 8.0 to 8.5 came with CUDA 12.0 to 12.5 (PTX ISA, "Release Notes"). Machine code runs with
-    # any driver of the major version whose toolkit made it.
-    driver = 12000 + 10 * (ptx.version - 80) if portable else 1000 * (binary.cuda // 10)
+    # PTX 8.0 to 8.5 came with CUDA 12.0 to 12.5, 8.6 and 8.7 with 12.7 and 12.8 (PTX ISA, "Release
+    # Notes"). Machine code runs with any driver of the major version whose toolkit made it.
+    release = ptx.version - 80 + (ptx.version > 85)
+    driver = 12000 + 10 * release if portable else 1000 * (binary.cuda // 10)
     major, minor = divmod(ptx.version, 10)
     metadata = Metadata(
         schema_version=SCHEMA_VERSION,

@@ -3,17 +3,24 @@
 Triton compiles for the machine it runs on; here the target is declared. What is chosen for each
 target stands in one table, ``code_path``:
 
-* ``sm_80``, ``sm_90``: what ``triton.compile`` does for that capability, to the letter. On Hopper
-  that is code for ``sm_90a``, which no later device runs.
+* ``sm_80``, ``sm_90`` and so on: what ``triton.compile`` does for that capability, to the letter,
+  where it is given the same ptxas. From Hopper on that is code for ``sm_90a``, ``sm_100a`` or
+  ``sm_120a``, which no other device runs.
 * ``compute_90``: PTX that any later device can run, which rules out what is particular to Hopper:
   ``wgmma`` and ``setmaxnreg`` exist on ``sm_90a`` alone. Triton chooses them by capability in its
   passes, so the passes are told 8.9, the last generation with ``mma.sync`` as its best and with
   8-bit floats; LLVM then generates instructions for plain ``sm_90``, which has all of those.
-  ``compute_80`` needs no such care: Ampere has nothing that later devices lack.
+  ``compute_100`` and ``compute_120`` likewise: ``tcgen05`` is of ``sm_100a``. ``compute_80`` to
+  ``compute_89`` need no such care: they have nothing that later devices lack.
 
 The version (ISA) of portable PTX is 8.0, which every CUDA 12 driver reads, or 8.4 for a kernel with
-matrix products of 8-bit floats: a driver refuses PTX newer than itself, but takes machine code of
-any toolkit of its major version (CUDA Compatibility, "Minor Version Compatibility").
+matrix products of 8-bit floats, or the first that knows the target: a driver refuses PTX newer than
+itself, but takes machine code of any toolkit of its major version (CUDA Compatibility, "Minor
+Version Compatibility").
+
+Triton assembles for 10.0 and later with the second ptxas in its wheel, of CUDA 13.1. Here all is
+assembled by one, 12.8, the first that knows them: a driver of CUDA 12 loads the code, and an action
+has one assembler among its inputs.
 """
 
 from __future__ import annotations
@@ -55,8 +62,16 @@ _FLOAT8_PRODUCT: Final = re.compile(r"\bmma\.sync\.\S*\.e[45]m[23]\b")
 _CODE_PATHS: Final = {
     Target(80, "sm"): CodePath(80, "sm_80", _SASS_PTX_VERSION, "sm_80"),
     Target(80, "compute"): CodePath(80, "sm_80", _PORTABLE_PTX_VERSION, "sm_80"),
+    Target(86, "sm"): CodePath(86, "sm_86", _SASS_PTX_VERSION, "sm_86"),
+    Target(86, "compute"): CodePath(86, "sm_86", _PORTABLE_PTX_VERSION, "sm_86"),
+    Target(89, "sm"): CodePath(89, "sm_89", _SASS_PTX_VERSION, "sm_89"),
+    Target(89, "compute"): CodePath(89, "sm_89", _PORTABLE_PTX_VERSION, "sm_89"),
     Target(90, "sm"): CodePath(90, "sm_90a", _SASS_PTX_VERSION, "sm_90a"),
     Target(90, "compute"): CodePath(89, "sm_90", _PORTABLE_PTX_VERSION, "sm_90"),
+    Target(100, "sm"): CodePath(100, "sm_100a", _SASS_PTX_VERSION, "sm_100a"),
+    Target(100, "compute"): CodePath(89, "sm_100", 86, "sm_100"),  # PTX ISA, ".target"
+    Target(120, "sm"): CodePath(120, "sm_120a", _SASS_PTX_VERSION, "sm_120a"),
+    Target(120, "compute"): CodePath(89, "sm_120", 87, "sm_120"),
 }
 
 
@@ -132,7 +147,7 @@ def generate(ttir: bytes, launch: Launch, target: Target) -> Ptx:
         version = path.ptx_version
         text = _translate(triton, llir, path.processor, version)
         if target.kind == "compute" and _FLOAT8_PRODUCT.search(text):
-            version = _FLOAT8_PTX_VERSION
+            version = max(version, _FLOAT8_PTX_VERSION)
             text = _translate(triton, llir, path.processor, version)
     ptx = Ptx(
         text=text,

@@ -27,7 +27,7 @@ def simulated_capabilities(targets, asked):
         fits = [
             built
             for built in machine
-            if int(built) // 10 == int(number) // 10 and int(built) <= int(number)
+            if built == number or (int(built) < 90 and int(built) // 10 == int(number) // 10 and int(built) <= int(number))
         ] + [built for built in portable if int(built) <= int(number)]
         if not fits:
             return [], "capabilities: the library has no code for \"%s\", only %s" % (

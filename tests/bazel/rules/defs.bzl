@@ -456,7 +456,7 @@ def rules_test_suite(name):
     )
     _library_failure(
         name = "unknown_target_test",
-        message = ["unknown target \"sm_42\": this toolchain builds for sm_80, compute_80, sm_90, compute_90"],
+        message = ["unknown target \"sm_42\": this toolchain builds for sm_80, compute_80, sm_86, compute_86,"],
         targets = ["sm_42"],
     )
     _library_failure(

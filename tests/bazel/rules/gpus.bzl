@@ -4,6 +4,9 @@ load("@bazel_skylib//lib:unittest.bzl", "analysistest", "asserts")
 load("@rules_cc//cc/common:cc_info.bzl", "CcInfo")
 load("//aoti:defs.bzl", "aoti_for_gpu")
 load("//aoti:providers.bzl", "AotiModelInfo")
+
+# buildifier: disable=bzl-visibility
+load("//aoti/private:targets.bzl", "CAPABILITIES")
 load(":failures.bzl", "failure_test", "make_failure_test")
 
 _GPUS = "//tests/bazel/gpus:"
@@ -135,7 +138,10 @@ def gpus_test_suite(name):
                 "anywhere: targets: nothing says what to build for: name targets in the attribute, targets = [\"sm_90\"]",
                 "on the command line, --@rules_aoti//aoti:targets=sm_90",
                 "a platform that has a GPU, such as @rules_aoti//aoti/gpu:sm_90 among its constraint values",
-                "this toolchain builds for sm_80, compute_80, sm_90, compute_90",
+                "this toolchain builds for %s, gfx90a, gfx942" % ", ".join([
+                    "sm_%s, compute_%s" % (number, number)
+                    for number in CAPABILITIES
+                ]),
             ],
             target_under_test = _GPUS + "anywhere",
         )

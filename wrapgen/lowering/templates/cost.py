@@ -252,10 +252,11 @@ def _efficiency(product: Product, tile: Tile, device: Device) -> float:
     """The fraction of the device's tensor rate that a tile reaches."""
     if product.itemsize > 2:
         rate = _FMA
-    elif device.platform == "hip" or device.capability[0] < 9:
+    elif device.platform == "hip" or device.capability[0] not in (9, 10):
         rate = _MMA_ALONE
     else:
-        # Four warps issue wgmma together, for 64 rows; smaller tiles use the older mma.
+        # Four warps issue wgmma together, for 64 rows; smaller tiles use the older mma. So it is
+        # with tcgen05 of 10.0, whose rates are taken to be Hopper's; 12.0 has the older mma alone.
         rate = _WGMMA if tile.block_m >= 64 else _MMA
     by_n = tile.block_n / (tile.block_n + _HALF_N)
     return rate * by_n * tile.block_m / (tile.block_m + _HALF_M)
