@@ -155,6 +155,12 @@ class Workspace:
             pytest.fail(f"cquery {expression} failed:\n{done.stderr[-6000:]}")
         return done.stdout.splitlines()
 
+    def refusal(self, command: str, *args: str) -> str:
+        """Runs a command that is to fail, and returns what Bazel says."""
+        done = self._run(command, f"--config={mode()}", "--color=no", "--curses=no", *args)
+        assert done.returncode, f"{command} {' '.join(args)} succeeded"
+        return done.stderr
+
     def outputs(self) -> dict[str, str]:
         """Returns {path: SHA-256} of everything that the builds wrote in ``SMALL``."""
         return digests(self.directory / "bazel-bin" / SMALL)
