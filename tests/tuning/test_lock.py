@@ -112,7 +112,8 @@ def test_a_part_that_is_something_else(part: str, value: Any) -> None:
         (file(targets=[]), "targets: expected an object, got []"),
         (
             file(targets={"sm_91": {}}),
-            "targets.sm_91: expected one of sm_80, sm_90, gfx90a, gfx942, got sm_91",
+            "targets.sm_91: expected one of sm_80, sm_86, sm_89, sm_90, sm_100, sm_120, gfx90a, "
+            "gfx942, got sm_91",
         ),
         (
             file(targets={"compute_90": {}}),
