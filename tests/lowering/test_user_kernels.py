@@ -343,7 +343,7 @@ def test_tensors_passed_as_descriptors(tmp_path: Path) -> None:
     x = torch.randn(70, 96)
     (out,) = simulator.run(tmp_path / "lowered", weights, {"x": x})["outputs"].values()
     torch.testing.assert_close(out, 2 * x + 1)
-    with pytest.raises(LoweringError, match="Triton makes it for sm_90 alone"):
+    with pytest.raises(LoweringError, match=r"Triton makes it for sm_\d+, sm_\d+, sm_\d+ alone"):
         lower(tmp_path / "graph.json", parse("sm_80"), tmp_path / "other")
 
 

@@ -61,6 +61,10 @@ PIPS = {
         " pip's configuration: PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.",
     ),
     "nothing": ("exit 0", "pip installed nothing for requirements.txt"),
+    "excluding": (
+        """case "$*" in *" pip "*) mkdir site;; *trim*) echo not there >&2; exit 1;; esac""",
+        "requirements.txt: exclude: not there",
+    ),
     "unreadable": (
         """case "$*" in *" pip "*) mkdir site;; *stamp*) echo denied >&2; exit 1;; esac""",
         "site cannot be read: denied",
