@@ -15,7 +15,7 @@ WORKERS: Final = {
     "lower": ("wrapgen.lowering",),
     "pack": ("wrapgen.codegen.packed_weights",),
     "package": ("wrapgen.package",),
-    "report": ("wrapgen.report",),
+    "report": ("wrapgen.reporting",),
     "split": ("wrapgen.intake",),
     "torch-package": ("wrapgen.torch_package",),
     "wrap": ("wrapgen.codegen", "wrapgen.codegen.standalone"),

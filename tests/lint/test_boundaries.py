@@ -76,6 +76,20 @@ def test_steps_do_not_import_one_another() -> None:
     assert not crossings
 
 
+def test_what_workers_load_is_there() -> None:
+    """Bazel runs each step as a worker, whose modules are named in a table."""
+    tree = ast.parse((WRAPGEN / "__main__.py").read_text(encoding="utf-8"))
+    (table,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "WORKERS" and node.value
+    )
+    for step, modules in table.items():
+        for module in modules:
+            path = WRAPGEN.parent / module.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file(), f"{step}: {module}"
+
+
 def test_intake_needs_little() -> None:
     """What reads untrusted files is small: the standard library, numpy and safetensors."""
     for path in (WRAPGEN / "intake").rglob("*.py"):
