@@ -61,6 +61,7 @@ platform(
 
 load("//aoti/private:targets.bzl", "is_amds")
 load("//aoti/private/rules:asked_targets.bzl", "gpu_vendor")
+load("//aoti/private/rules:benchmark.bzl", _aoti_benchmark = "aoti_benchmark")
 load("//aoti/private/rules:export.bzl", _aoti_export = "aoti_export")
 load("//aoti/private/rules:for_gpu.bzl", _aoti_for_gpu = "aoti_for_gpu")
 load("//aoti/private/rules:library.bzl", "aoti_library_rule")
@@ -72,9 +73,31 @@ load("//aoti/private/rules:test.bzl", _aoti_test = "aoti_test")
 load("//aoti/private/rules:torch_package.bzl", "aoti_torch_package")
 load("//aoti/private/rules:tune.bzl", "aoti_tune")
 
+aoti_benchmark = _aoti_benchmark
 aoti_export = _aoti_export
 aoti_for_gpu = _aoti_for_gpu
-aoti_test = _aoti_test
+
+# What a target that does nothing without a GPU is tagged with.
+_REQUIRES_GPU = "requires-gpu"
+
+def aoti_test(name, **kwargs):
+    """Runs a model's shared library beside eager PyTorch, on a GPU or on the simulator.
+
+    See docs/testing.md. `aoti_library` declares one for each model. With `device = "gpu"` it is
+    tagged `requires-gpu`.
+
+    Args:
+      name: of the test.
+      **kwargs: attributes of the rule, and those that all tests have.
+    """
+    tags = kwargs.pop("tags", None) or []
+    if kwargs.get("device") == "gpu" and _REQUIRES_GPU not in tags:
+        tags = tags + [_REQUIRES_GPU]
+    _aoti_test(
+        name = name,
+        tags = tags,
+        **kwargs
+    )
 
 def _is_for_amds(targets):
     """Whether targets name a GPU of AMD's; what a `select`, the flag or the platform says is not known here."""
@@ -100,8 +123,8 @@ def _unless_for_amds(name, targets):
         "//conditions:default": [],
     })
 
-def aoti_library(name, model, targets = None, weights = "external", options = [], tuning = None, aotinductor = "", test = {}, **kwargs):
-    """A model as a C++ library, a shared library, an archive to deploy, and a test.
+def aoti_library(name, model, targets = None, weights = "external", options = [], tuning = None, aotinductor = "", test = {}, benchmark = {}, **kwargs):
+    """A model as a C++ library, a shared library, an archive to deploy, a test and a benchmark.
 
     Declares:
 
@@ -125,6 +148,8 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
     * `:name_test`: an `aoti_test`, which compares the shared library with eager PyTorch, on a GPU or
       on the simulator. A library for AMD's GPUs has none: the simulator is a GPU of NVIDIA's.
       Where the flag or the platform asks for AMD's, it is incompatible, and skipped.
+    * `:name_benchmark`: an `aoti_benchmark`, to be run on a machine with a GPU: load time, latency,
+      throughput, memory, time by kernel. A library for AMD's GPUs has none either.
 
     Args:
       name: lowercase words joined by single underscores; the generated code bears it.
@@ -144,6 +169,8 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
         each call copies them to CUDA device 0 and back.
       test: attributes of the test, such as `{"size": "small", "sizes": {"batch": ["1", "8"]}}`; see
         `aoti_test`. Its `tags` are in addition to the library's. `None` declares no test.
+      benchmark: attributes of the benchmark, `sizes` and `input_ranges`; see `aoti_benchmark`. By
+        default those of the test. `None` declares no benchmark.
       **kwargs: attributes that all rules have, for all targets.
     """
     if aotinductor not in ["", "cuda", "cpu"]:
@@ -189,26 +216,42 @@ def aoti_library(name, model, targets = None, weights = "external", options = []
             shared_library = ":" + name + ".so",
             **kwargs
         )
-    if not _is_for_amds(targets):
-        aoti_tune(
-            name = name + ".tune",
-            library = ":" + name,
-            options = options,
-            tags = kwargs.get("tags", []) + ["manual"],
-            tuning = tuning,
-            **{key: value for key, value in kwargs.items() if key != "tags"}
-        )
-    if test == None or _is_for_amds(targets):
-        if test:
-            fail("%s: test: a library for AMD's GPUs has no test: the simulator is a GPU of NVIDIA's" % name)
-    else:
+    if _is_for_amds(targets):
+        for attribute, asked in [("test", test), ("benchmark", benchmark)]:
+            if asked:
+                fail("%s: %s: a library for AMD's GPUs has no %s: the simulator is a GPU of NVIDIA's" %
+                     (name, attribute, attribute))
+        return
+    aoti_tune(
+        name = name + ".tune",
+        library = ":" + name,
+        options = options,
+        tags = kwargs.get("tags", []) + ["manual"],
+        tuning = tuning,
+        **{key: value for key, value in kwargs.items() if key != "tags"}
+    )
+    if test == None and benchmark == None:
+        return
+    incompatible = _unless_for_amds(name, targets)
+    if test != None:
         attributes = kwargs | test
-        compatible_with = attributes.get("target_compatible_with", [])
         aoti_test(
             name = name + "_test",
             library = ":" + name,
             shared_library = ":" + name + ".so",
             tags = kwargs.get("tags", []) + test.get("tags", []),
-            target_compatible_with = compatible_with + _unless_for_amds(name, targets),
+            target_compatible_with = attributes.get("target_compatible_with", []) + incompatible,
+            **{key: value for key, value in attributes.items() if key not in ["tags", "target_compatible_with"]}
+        )
+    if benchmark != None:
+        of_test = {key: value for key, value in (test or {}).items() if key in ["input_ranges", "sizes"]}
+        attributes = kwargs | of_test | benchmark
+        aoti_benchmark(
+            name = name + "_benchmark",
+            library = ":" + name,
+            report = ":" + name + ".report",
+            shared_library = ":" + name + ".so",
+            tags = kwargs.get("tags", []) + benchmark.get("tags", []) + [_REQUIRES_GPU],
+            target_compatible_with = attributes.get("target_compatible_with", []) + incompatible,
             **{key: value for key, value in attributes.items() if key not in ["tags", "target_compatible_with"]}
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Final
 
 
 class DType(enum.StrEnum):
@@ -83,6 +84,20 @@ INFO: dict[DType, DTypeInfo] = {
     DType.FLOAT32: DTypeInfo(4, "float", "fp32", "f32", "kDLFloat", "F32"),
     DType.FLOAT64: DTypeInfo(8, "double", "fp64", "f64", "kDLFloat", "F64"),
 }
+
+DLPACK_CODES: Final[dict[str, int]] = {
+    "kDLInt": 0,
+    "kDLUInt": 1,
+    "kDLFloat": 2,
+    "kDLBfloat": 4,
+    "kDLBool": 6,
+    "kDLFloat8_e4m3fn": 10,
+    "kDLFloat8_e4m3fnuz": 11,
+    "kDLFloat8_e5m2": 12,
+    "kDLFloat8_e5m2fnuz": 13,
+}
+"""Values of ``DLDataTypeCode`` (https://dmlc.github.io/dlpack/latest/c_api.html). Generated code
+has the numbers, as headers of DLPack before 1.1 lack some of the names."""
 
 
 def info(dtype: DType) -> DTypeInfo:

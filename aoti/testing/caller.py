@@ -239,10 +239,14 @@ class Library:
             ctypes.c_void_p(),
         )
 
+    def close_session(self, session: ctypes.c_void_p) -> None:
+        """Waits for a session's last run and destroys it."""
+        self._lib.aoti_session_destroy(session)
+
     def close(self, *sessions: ctypes.c_void_p) -> None:
         """Destroys sessions and the model."""
         for session in sessions:
-            self._lib.aoti_session_destroy(session)
+            self.close_session(session)
         self._lib.aoti_model_destroy(self._model)
 
 

@@ -13,21 +13,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from aoti.testing import sizes
 from wrapgen import expression
 from wrapgen.dtype import INFO
 from wrapgen.program import Dim, Program, TensorSpec
 
 aten = torch.ops.aten
 
-ODD: Final = 37
-"""The middle size of a sweep: no multiple of a tile's extent."""
-
-LARGE: Final = 64
-"""The largest size of a sweep, where nobody asks for more."""
-
-
-class InputsError(ValueError):
-    """Inputs cannot be made. The message names the attribute to change."""
+InputsError = sizes.InputsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,51 +41,11 @@ def evaluate(dims: Sequence[Dim], symbols: Mapping[str, int]) -> tuple[int, ...]
 
 
 def sweep(program: Program, asked: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """Lists the values of the symbols to test: ``[{}]`` for a program with static shapes.
+    """Lists the values of the symbols to test, as ``sizes.combinations`` does.
 
-    For each symbol the sizes ``asked`` for; by default the least, an odd one, a large one or the
-    greatest. Several symbols go through their lists side by side, a shorter list repeats itself.
-    The first combination comes once more at the end: going back to an earlier size is a case of
-    its own. Combinations that violate a constraint are left out.
-
-    Raises:
-      InputsError: a size is out of range, a name is no symbol, or no combination is permitted.
+    The first comes once more at the end: going back to an earlier size is a case of its own.
     """
-    known = {symbol.name: symbol for symbol in program.symbols}
-    for name in asked:
-        if name not in known:
-            names = ", ".join(known) or "none"
-            raise InputsError(f"sizes: there is no symbol {name!r}; the program's are: {names}")
-    lists: list[list[int]] = []
-    for symbol in program.symbols:
-        default = [
-            symbol.minimum,
-            max(symbol.minimum, min(ODD, symbol.maximum)),
-            max(symbol.minimum, min(LARGE, symbol.maximum)),
-        ]
-        values = list(asked.get(symbol.name) or dict.fromkeys(default))
-        for value in values:
-            if not symbol.minimum <= value <= symbol.maximum:
-                raise InputsError(
-                    f"sizes: {symbol.name} = {value} is not in its range,"
-                    f" {symbol.minimum} to {symbol.maximum}"
-                )
-        lists.append(values)
-    count = max((len(values) for values in lists), default=1)
-    found: list[dict[str, int]] = []
-    for i in range(count):
-        sizes = {
-            symbol.name: values[i % len(values)]
-            for symbol, values in zip(program.symbols, lists, strict=True)
-        }
-        if all(expression.holds(constraint.condition, sizes) for constraint in program.constraints):
-            found.append(sizes)
-    if not found:
-        texts = "; ".join(constraint.text for constraint in program.constraints)
-        raise InputsError(
-            f"sizes: none of {count} combinations keeps the model's constraints ({texts}): name"
-            " some that do"
-        )
+    found = sizes.combinations(program.symbols, program.constraints, asked)
     return found + found[:1] if len(found) > 1 else found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from aoti.testing import device as devices
 from aoti.testing.report import Report
 from aoti.testing.settings import Settings, read
+from aoti.testing.sizes import InputsError
 
 
 def main() -> int:
@@ -38,8 +39,6 @@ def main() -> int:
                 Path(scratch),
             )
     except Exception as error:
-        from aoti.testing.inputs import InputsError
-
         expected = isinstance(error, (devices.DeviceError, InputsError))
         text = str(error) if expected else traceback.format_exc()
         report.check("the test could be run", fault=text)

@@ -22,8 +22,7 @@ from aoti.testing.eager import Eager, EagerError
 from aoti.testing.report import Report
 from aoti.testing.settings import ProgramFiles, Settings
 from wrapgen import program as program_file
-from wrapgen.codegen.dtype import DLPACK_CODES
-from wrapgen.dtype import INFO, DType
+from wrapgen.dtype import DLPACK_CODES, INFO, DType
 from wrapgen.program import Program, TensorSpec
 
 

@@ -15,8 +15,7 @@ from torch.utils import dlpack
 from triton._C.libtriton import ir
 
 from tests.lowering import support
-from wrapgen.codegen.dtype import DLPACK_CODES
-from wrapgen.dtype import INFO, DType
+from wrapgen.dtype import DLPACK_CODES, INFO, DType
 from wrapgen.kernels import compile_shard
 from wrapgen.lowering import LoweringError, lower
 from wrapgen.program import integer_range

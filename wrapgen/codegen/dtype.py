@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Final
 
 from wrapgen.codegen.errors import CodegenError
 from wrapgen.codegen.names import pascal
-from wrapgen.dtype import INFO, DType
-
-DLPACK_CODES: Final[dict[str, int]] = {
-    "kDLInt": 0,
-    "kDLUInt": 1,
-    "kDLFloat": 2,
-    "kDLBfloat": 4,
-    "kDLBool": 6,
-    "kDLFloat8_e4m3fn": 10,
-    "kDLFloat8_e4m3fnuz": 11,
-    "kDLFloat8_e5m2": 12,
-    "kDLFloat8_e5m2fnuz": 13,
-}
-"""Values of ``DLDataTypeCode`` (https://dmlc.github.io/dlpack/latest/c_api.html). Generated code
-has the numbers, as headers of DLPack before 1.1 lack some of the names."""
+from wrapgen.dtype import DLPACK_CODES, INFO, DType
 
 
 def constant(dtype: DType) -> str:
