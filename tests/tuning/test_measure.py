@@ -29,7 +29,9 @@ def test_one_wrong_element_among_millions() -> None:
 
 
 def test_integers_are_the_same_or_wrong() -> None:
-    assert fault("int32", 1.0, 1e9, 1.0, 1e9, 0.0)
+    assert fault("int32", 1.0, 1e9, 1.0, 1e9, 1.0) == "1 elements differ"
+    # Large ones differ by less than their squares as float32 show.
+    assert fault("int64", 0.0, 1e18, 0.0, 1e18, 3.0) == "3 elements differ"
 
 
 @pytest.mark.parametrize("error", [float("inf"), float("nan")])

@@ -150,6 +150,22 @@ def test_candidates_are_the_same_again(made: Path, tmp_path: Path) -> None:
         assert (first / file).read_bytes() == (again / file).read_bytes()
 
 
+def test_sizes_known_at_run_time_are_measured_at_what_the_name_says(tmp_path: Path) -> None:
+    program = torch.export.export(
+        nn.Linear(32, 16).eval().half(),
+        (torch.zeros(4, 32).half(),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+        strict=False,
+    )
+    support.write_graph(program, tmp_path / "graph.json")
+    candidates.make(tmp_path / "graph.json", SM_90, tmp_path / "candidates", count=2)
+    sites = Tuned(tmp_path).value["sites"]
+    (product,) = [site for site in sites if site["site"].startswith("mm ")]
+    assert product["site"] == "mm float16[?64,32]{32,1} float16[32,16]{1,32}"
+    assert product["buffers"]["x0"]["nbytes"] == 64 * 32 * 2
+    assert product["buffers"]["y"]["nbytes"] == 64 * 16 * 2
+
+
 def test_nothing_is_faster_where_there_is_no_time(tuned: Tuned) -> None:
     program = Path(lock.__file__).with_name("main.py")
     status, said = tuned.run(program=program)

@@ -336,15 +336,19 @@ class _Making:
             for dtype in sorted(dtypes):
                 if kind == "fill" and not _is_filled(DType(dtype)):
                     continue
-                built = tuner_kernels.build(kind, DType(dtype), self._device, self._num_shards)
+                # What arithmetic some targets lack: its bits are compared.
+                own = DType.UINT8 if dtype.startswith("float8") else DType(dtype)
+                built = tuner_kernels.build(kind, own, self._device, self._num_shards)
                 self.kernels[built.kernel.name] = built
                 tools[kind][dtype] = built.kernel.name
         return tools
 
 
 def _is_filled(dtype: DType) -> bool:
-    """Whether inputs of a type are random numbers; others are zeros, as they may be indices."""
-    return dtype == DType.BOOL or dtype.startswith(("float", "bfloat"))
+    """Whether inputs of a type are random numbers; others are zeros, as they may be indices, or are
+    floats of 8 bits, which not all targets have."""
+    floating = dtype.startswith(("float", "bfloat")) and not dtype.startswith("float8")
+    return dtype == DType.BOOL or floating
 
 
 def _nbytes(operand: Any) -> int:

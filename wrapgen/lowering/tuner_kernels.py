@@ -43,19 +43,26 @@ def fill(out, n, seed, BLOCK: tl.constexpr, BOOL: tl.constexpr):  # type: ignore
 
 
 @triton.jit
-def compare(found, wanted, out, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+def compare(found, wanted, out, n, BLOCK: tl.constexpr, EXACT: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
     """For each program, in ``out[field][program]``: the sum of squares of what differs, and of what
-    was wanted; the largest of either, without its sign; how many elements are a finite number in
-    one tensor and not in the other, or another infinity."""
+    was wanted; the largest of either, without its sign; how many elements are wrong. Those are the
+    ones that are a finite number in one tensor and not in the other, or another infinity; of exact
+    types, all that differ."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    a = tl.load(found + at, mask=at < n, other=0).to(tl.float32)
-    b = tl.load(wanted + at, mask=at < n, other=0).to(tl.float32)
-    limit = 3.4028234e38
-    finite = (tl.abs(a) <= limit) & (tl.abs(b) <= limit)
-    same = (a == b) | ((a != a) & (b != b))
+    own = tl.load(found + at, mask=at < n, other=0)
+    other = tl.load(wanted + at, mask=at < n, other=0)
+    a = own.to(tl.float32)
+    b = other.to(tl.float32)
+    if EXACT:
+        finite = own == own
+        wrong = tl.where(own == other, 0.0, 1.0)
+    else:
+        limit = 3.4028234e38
+        finite = (tl.abs(a) <= limit) & (tl.abs(b) <= limit)
+        same = (a == b) | ((a != a) & (b != b))
+        wrong = tl.where(finite | same, 0.0, 1.0)
     difference = tl.abs(tl.where(finite, a - b, 0.0))
     b = tl.abs(tl.where(finite, b, 0.0))
-    wrong = tl.where(finite | same, 0.0, 1.0)
     row = out + tl.program_id(0)
     step = tl.num_programs(0)
     tl.store(row, tl.sum(difference * difference, 0))
@@ -76,6 +83,7 @@ def build(kind: str, dtype: DType, device: Device, num_shards: int) -> Built:
         dtypes = {"out": dtype, "n": DType.INT64, "seed": DType.INT32}
     else:
         kinds = {"found": f"*{element}", "wanted": f"*{element}", "out": "*fp32", "n": "i64"}
+        constants["EXACT"] = not dtype.startswith(("float", "bfloat"))
         dtypes = {"found": dtype, "wanted": dtype, "out": DType.FLOAT32, "n": DType.INT64}
     signature = {**kinds, **dict.fromkeys(constants, "constexpr")}
     options = {"num_warps": 8, "num_stages": 1, "num_ctas": 1}

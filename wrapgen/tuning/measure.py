@@ -350,8 +350,10 @@ def fault(
       norm: that of what was wanted.
       largest: the largest difference.
       largest_wanted: the largest number wanted.
-      wrong: how many elements are finite in one result alone.
+      wrong: how many elements are finite in one result alone; of integers, how many differ.
     """
+    if wrong and dtype not in EPSILON:
+        return f"{wrong:g} elements differ"
     if wrong:
         return f"{wrong:g} elements are no number, or infinite, in one of the results alone"
     epsilon = EPSILON.get(dtype, 0.0)
