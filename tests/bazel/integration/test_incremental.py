@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -155,3 +156,46 @@ def test_another_activation_compiles_its_shards_alone(
     }
     assert 0 < len(edited) < 2 * SHARDS
     assert counts["AotiCompile"] == len(edited)
+
+
+def test_an_entry_of_the_tuning_lock_compiles_the_shards_of_its_kernel_alone(
+    built: tuple[nested.Workspace, nested.Build],
+) -> None:
+    workspace, _ = built
+    package = workspace.directory / nested.SMALL
+    file = package / "small.tuning.json"
+
+    def write(config: dict[str, int]) -> None:
+        value = {"schema_version": 1, "targets": {"sm_90": {site["site"]: {"config": config}}}}
+        file.write_text(json.dumps(value))
+
+    # Every lowering writes it; where the lock is none of its inputs, too.
+    sites = json.loads(
+        (
+            workspace.directory / "bazel-bin" / nested.SMALL / "small.programs/sm_90/sites.json"
+        ).read_text()
+    )["sites"]
+    site = next(each for each in sites if each["site"].startswith("mm "))
+    write(site["config"])
+    lock = '    tuning = "small.tuning.json",\n'
+    workspace.edit(BUILD, '    name = "small",\n', f'    name = "small",\n{lock}')
+    same = workspace.build(PACKAGE).counts()
+    assert same["AotiLower"] == 2, "it is an input from now on"
+    assert same["AotiCompile"] == same["AotiWrap"] == 0, "and says what holds without it"
+
+    before = workspace.outputs()
+    tile = {"block_m": 16, "block_n": 16, "block_k": 16, "num_stages": 3, "num_warps": 2}
+    assert site["config"] != site["config"] | tile
+    write(site["config"] | tile)
+    counts = workspace.build(PACKAGE).counts()
+    after = workspace.outputs()
+    edited = {
+        str(Path(path).parent)
+        for path in before.keys() | after.keys()
+        if "/shards/" in path and before.get(path) != after.get(path)
+    }
+    # The one that the old kernel was in, and the one with the new.
+    assert 1 <= len(edited) <= 2
+    assert all("/sm_90/" in shard for shard in edited), "the entry is of no other target"
+    assert counts["AotiCompile"] == len(edited)
+    assert counts["AotiWrap"] == counts["AotiPackage"] == 1
