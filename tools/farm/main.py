@@ -24,7 +24,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="farm-") as scratch:
         try:
             with kind(arguments.directory or Path(scratch)) as farm:
-                print(f"--config=remote --remote_executor=grpc://{farm.address}", flush=True)
+                print(f"--remote_executor=grpc://{farm.address}", end=" ")
+                print(f"--remote_cache=grpc://{farm.storage}", flush=True)
                 signal.pause()
         except FarmError as error:
             print(error, file=sys.stderr)

