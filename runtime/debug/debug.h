@@ -52,8 +52,8 @@ struct Tensor {
 struct Site {
   const char* model;
   const char* step;  // "main step 3, kernel conv_1f0c9a3b7d52"
-  const char*
-      source;  // "model.py, in forward, module conv: y = self.conv(x)"; "" where that is not known
+  // "model.py, in forward, module conv: y = self.conv(x)"; "" where that is not known.
+  const char* source;
 };
 
 // Prints a launch.
