@@ -610,6 +610,7 @@ def rules_test_suite(name):
         ("compile", False, True, ["codegen", "intake", "lowering"]),
         ("wrap", False, False, ["intake", "lowering"]),
         ("package", False, False, ["codegen", "intake", "lowering"]),
+        ("verify", False, False, ["codegen", "intake", "kernels", "lowering"]),
     ]:
         _packages_test(
             name = tool + "_packages_test",
