@@ -151,7 +151,8 @@ def _device(found: Settings, kind: str) -> Device:
             " how to carry it there)"
         ) from None
     if device.simulated:
-        device.environment["SIMULATOR_EXECUTOR"] = f"'{Path(found.executor).resolve()}'"
+        # As it lies among these runfiles: where the link leads, it would look for others.
+        device.environment["SIMULATOR_EXECUTOR"] = f"'{Path(found.executor).absolute()}'"
     return device
 
 
