@@ -1,9 +1,14 @@
 """What the actions have in common."""
 
-# Nothing of the machine or the caller may show in an output.
+# Nothing of the machine or the caller may show in an output. A model file that initialises weights
+# computes on the CPU, and PyTorch, oneDNN and MKL round differently on each instruction set that they
+# know: they are held to the one that all of them have.
 ENVIRONMENT = {
+    "ATEN_CPU_CAPABILITY": "default",
     "LC_ALL": "C.UTF-8",
+    "MKL_CBWR": "COMPATIBLE",
     "OMP_NUM_THREADS": "1",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
     "PYTHONNOUSERSITE": "1",
