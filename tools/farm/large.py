@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -153,18 +153,16 @@ class LargeFarm:
             environ=self._environ,
         )
 
-    def kill_worker_at(self, command: str, *, patience: float) -> str:
+    def kill_worker_at(self, command: str, *, over: threading.Event) -> str | None:
         """Kills a worker, without warning, while it runs an action with ``command`` in its command
-        line; returns the worker's name. Raises ``FarmError`` after ``patience`` seconds."""
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        line; returns the worker's name, or ``None`` if ``over`` was set before."""
+        while not over.wait(0.02):
             for name in WORKERS:
                 worker = self._running.process(name)
                 if any(command in each.command() for each in worker.descendants()):
                     self._running.stop(name, signal.SIGKILL)
                     return name
-            time.sleep(0.02)
-        raise processes.FarmError(f"no worker ran {command} within {patience:.0f} s")
+        return None
 
     @property
     def _running(self) -> processes.Namespace:

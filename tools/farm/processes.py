@@ -55,11 +55,11 @@ class Process:
                 os.kill(self.pid, number)
 
     def children(self) -> list[Process]:
-        """Returns what it started and has not waited for."""
-        try:
-            text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
-        except OSError:
-            return []
+        """Returns what its threads started and have not waited for."""
+        text = ""
+        with contextlib.suppress(OSError):  # it, or a thread of it, ends meanwhile
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                text += (thread / "children").read_text()
         found = ((int(pid), _began(int(pid))) for pid in text.split())
         return [Process(pid, began) for pid, began in found if began is not None]
 
