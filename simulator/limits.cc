@@ -37,27 +37,31 @@ std::string Over(const std::string& what, uint64_t need, const std::string& has,
 }  // namespace
 
 Limits LimitsOf(int major, int minor) {
-  Limits limits;
+  struct Generation {
+    int capability;  // and what is newer, up to the next one's
+    uint32_t shared_optin_kib;
+    uint32_t resident_threads;
+    uint32_t resident_blocks;
+    uint32_t multiprocessors;  // of the device in wrapgen/target.py
+  };
+  static constexpr Generation kGenerations[] = {
+      {0, 48, 2048, 32, 108},   {75, 64, 1024, 16, 108},   {80, 163, 2048, 32, 108},
+      {86, 99, 1536, 16, 72},   {87, 163, 2048, 32, 108},  {89, 99, 1536, 24, 58},
+      {90, 227, 2048, 32, 132}, {100, 227, 2048, 32, 148}, {120, 99, 1536, 24, 170},
+  };
   const int capability = 10 * major + minor;
-  limits.shared_optin = 1024 * (capability == 75                        ? 64
-                                : capability == 80 || capability == 87  ? 163
-                                : capability == 86 || capability == 89  ? 99
-                                : capability >= 90 && capability <= 110 ? 227
-                                : capability >= 120                     ? 99
-                                                                        : 48);
+  const Generation* generation = kGenerations;
+  for (const Generation& each : kGenerations) {
+    if (each.capability <= capability) generation = &each;
+  }
+  Limits limits;
+  limits.shared_optin = 1024 * generation->shared_optin_kib;
   limits.cluster = major >= 9 ? 8 : 1;
   limits.cluster_optin = major >= 9 ? 16 : 1;
-  const bool small = capability == 86 || capability == 89 || capability >= 120;
-  limits.resident_threads = capability == 75 ? 1024 : small ? 1536 : 2048;
-  limits.resident_blocks = capability == 75 || capability == 86 ? 16 : small ? 24 : 32;
+  limits.resident_threads = generation->resident_threads;
+  limits.resident_blocks = generation->resident_blocks;
   limits.resident_shared = limits.shared_optin + kSystemShared;
-  // Of the devices in wrapgen/target.py.
-  limits.multiprocessors = capability == 86    ? 72
-                           : capability == 89  ? 58
-                           : capability == 90  ? 132
-                           : capability == 100 ? 148
-                           : capability == 120 ? 170
-                                               : 108;
+  limits.multiprocessors = generation->multiprocessors;
   return limits;
 }
 

@@ -53,12 +53,19 @@ def test_devices_are_under_their_own_numbers() -> None:
 
 
 def test_the_simulator_has_the_declared_devices_limits() -> None:
-    text = read("simulator/limits.cc")
-    found = dict(
-        re.findall(r"capability == (\d+) +\? (\d+)\n", text.partition("limits.multiprocessors")[2])
-    )
-    declared = {str(n): str(d.multiprocessors) for n, d in DEVICES.items() if n != 80}
-    assert found == declared
+    text = read("simulator/limits.cc").partition("kGenerations[] = {")[2].partition("};")[0]
+    rows = [[int(each) for each in row.split(", ")] for row in re.findall(r"\{([\d, ]+)\}", text)]
+    found = {number: rest for number, *rest in rows if number in DEVICES}
+    assert found == {
+        number: [
+            device.shared_memory_per_block_optin // 1024,
+            device.max_threads_per_multiprocessor,
+            blocks,
+            device.multiprocessors,
+        ]
+        for number, device in DEVICES.items()
+        for blocks in found[number][2:3]  # which a Device does not tell
+    }
 
 
 def test_the_documentation_lists_them() -> None:

@@ -16,7 +16,9 @@ from tests.lint.workspace import ROOT, files
 def tool(name: str) -> list[str]:
     """How to start a tool that a Python package brings: beside Python, or among the packages."""
     for directory in [Path(sys.executable).parent, *map(Path, sys.path)]:
-        for place in (directory / name, directory / "bin" / name):
+        # The last: clang-format's wheel has a script besides, which an installation may lack.
+        within = directory / name.replace("-", "_") / "data/bin" / name
+        for place in (directory / name, directory / "bin" / name, within):
             if place.is_file() and os.access(place, os.X_OK):
                 return [str(place)]
     if found := shutil.which(name):

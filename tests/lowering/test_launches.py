@@ -46,7 +46,7 @@ def test_each_kernel_is_launched_in_its_way(tmp_path: Path) -> None:
 
 def test_clusters_where_there_are_none(tmp_path: Path) -> None:
     graph = graph_of(FEATURE, tmp_path)
-    with pytest.raises(LoweringError, match=r"BLOCK=512: Triton makes it for sm_90 alone"):
+    with pytest.raises(LoweringError, match=r"BLOCK=512: Triton makes it for sm_\d+.* alone"):
         lower(graph, parse("sm_80"), tmp_path / "lowered")
 
 

@@ -80,4 +80,4 @@ def test_a_wrong_kernel_fails_and_is_named(tmp_path: Path) -> None:
     blamed = said[said.index("FAILED  kernels of sm_90") :]
     assert f"kernel {ttir.stem} (main, launch" in blamed
     assert "softmax" in blamed
-    assert "small.py:" in blamed
+    assert "small.py, in forward:" in blamed

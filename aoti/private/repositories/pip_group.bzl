@@ -62,6 +62,10 @@ _TORCH_EXCLUDE = [
     "torch/bin/script_module_*",
     "torch/bin/test_*",
     "torch/include/*",
+    # AOTInductor's interface, which ours is compared with.
+    "!torch/include/torch/csrc/inductor/*",
+    "!torch/include/torch/csrc/stable/*",
+    "!torch/include/torch/headeronly/*",
     "torch/lib/libbackend_with_compiler.so",
     "torch/lib/lib*_test.so",
     "torch/share/*",

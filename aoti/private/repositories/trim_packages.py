@@ -1,10 +1,10 @@
 """Takes out of installed packages what is of no use to actions, or differs between machines.
 
 ``python3.11 trim_packages.py SITE PATTERN...`` deletes the files below ``SITE`` that a pattern
-matches; in patterns, relative to ``SITE``, ``*`` stands for directories, too. A pattern that
-matches nothing is an error: the packages have changed. Always deleted are the scripts in
-``SITE/bin``, whose first line is the path of the Python that pip ran under. What packages tell
-about their files follows suit.
+matches; in patterns, relative to ``SITE``, ``*`` stands for directories, too. ``!PATTERN`` keeps
+what patterns before it match. A pattern that matches nothing is an error: the packages have
+changed. Always deleted are the scripts in ``SITE/bin``, whose first line is the path of the Python
+that pip ran under. What packages tell about their files follows suit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _rewrite_records(site: Path) -> None:
 
 
 def trim(site: Path, patterns: Sequence[str]) -> None:
-    """Deletes what the patterns match.
+    """Deletes what the patterns match, but for what later ones keep.
 
     Raises:
       ValueError: a pattern matches nothing.
@@ -50,10 +50,14 @@ def trim(site: Path, patterns: Sequence[str]) -> None:
     files = {path.relative_to(site).as_posix() for path in site.rglob("*") if not path.is_dir()}
     unwanted: set[str] = set()
     for pattern in patterns:
-        found = fnmatch.filter(files, pattern)
+        keep = pattern.startswith("!")
+        found = fnmatch.filter(files, pattern.removeprefix("!"))
         if not found:
             raise ValueError(f"there is no {pattern} among the packages; is it out of date?")
-        unwanted.update(found)
+        if keep:
+            unwanted.difference_update(found)
+        else:
+            unwanted.update(found)
     for path in [site / name for name in unwanted] + list(_scripts(site)):
         path.unlink(missing_ok=True)
     _drop_empty_directories(site)

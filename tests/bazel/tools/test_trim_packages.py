@@ -58,6 +58,12 @@ def test_trim(site: Path) -> None:
     )
 
 
+def test_what_a_later_pattern_keeps(site: Path) -> None:
+    trim_packages.trim(site, ["package/*", "!package/include/*"])
+    left = {path.relative_to(site).as_posix() for path in site.glob("package/**/*.*")}
+    assert left == {"package/include/deep/header.h"}
+
+
 def test_a_pattern_without_matches_is_an_error(site: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no package/tests/\* among the packages"):
         trim_packages.trim(site, ["package/tests/*"])
