@@ -39,7 +39,7 @@ def test_operations_without_a_kernel_are_all_listed(tmp_path: Path) -> None:
     assert text.startswith("cannot lower the model for sm_90: ")
     assert "aten.linalg_qr.default" in text
     assert "aten.linalg_inv.default (2 times)" in text
-    place = "    test_errors.py, in forward [linalg_inv"
+    place = "test_errors.py, in forward [linalg_inv"
     assert f"{place}]: z = torch.linalg.inv(x)\n" in text
     assert f"{place}_1]: return torch.linalg.inv(z).sum() + y.sum()\n" in text
     assert "What to do: replace it by operators that docs/operators.md lists" in text
