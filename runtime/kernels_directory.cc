@@ -21,7 +21,7 @@ namespace {
 using Json = nlohmann::json;
 
 // METADATA_VERSION of wrapgen/codegen/kernels.py.
-constexpr uint32_t kMetadataVersion = 1;
+constexpr uint32_t kMetadataVersion = 2;
 
 Status ReadFile(const std::string& path, std::string* bytes) {
   std::unique_ptr<ByteSource> source;

@@ -203,7 +203,7 @@ class KernelsDirectoryTest : public KernelsTest {
                               " params=" + params + "\n");
     // The last of a repeated key counts.
     Write("double.json",
-          R"({"schema_version": 1, "name": "double", "target": "sm_90", "format": "cubin",)"
+          R"({"schema_version": 2, "name": "double", "target": "sm_90", "format": "cubin",)"
           R"( "params": [0, 0, 0, 0, 0], "global_scratch": 0, "profile_scratch": 0,)"
           R"( "tensor_maps": [], "shared_memory": 2048, "num_ctas": 1, "driver": 12000,)"
           R"( "registers": 8,)"
@@ -290,8 +290,8 @@ TEST_F(KernelsDirectoryTest, RefusesMetadataThatDoesNotFit) {
     WriteKernel(fields);
     ExpectFailure(code, json + message);
   };
-  expect(", \"schema_version\": 2", AOTI_INVALID_ARGUMENT,
-         "schema_version is 2, expected 1; compile it with this release's wrapgen");
+  expect(", \"schema_version\": 3", AOTI_INVALID_ARGUMENT,
+         "schema_version is 3, expected 2; compile it with this release's wrapgen");
   expect(", \"name\": \"treble\"", AOTI_INVALID_ARGUMENT, "name is treble, expected double");
   expect(", \"target\": \"sm_80\"", AOTI_INVALID_ARGUMENT, "target is sm_80, expected sm_90");
   expect(", \"format\": \"ptx\"", AOTI_INVALID_ARGUMENT, "format is ptx, expected cubin");
@@ -312,7 +312,7 @@ TEST_F(KernelsDirectoryTest, RefusesMetadataThatDoesNotFit) {
   expect(", \"name\": 5", AOTI_DATA_LOSS, "name is not a string");
   Write("double.json", "[]");
   ExpectFailure(AOTI_DATA_LOSS, json + "is not a JSON object");
-  Write("double.json", "{\"schema_version\": 1}");
+  Write("double.json", "{\"schema_version\": 2}");
   ExpectFailure(AOTI_DATA_LOSS, json + "has no name");
 }
 
