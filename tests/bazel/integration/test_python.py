@@ -42,7 +42,9 @@ def test_actions_need_no_python_of_the_machine(workspace: nested.Workspace) -> N
     package.mkdir()
     texts = [CONTROL.format(name=name, python=python) for name in ("seen", "hidden")]
     (package / "BUILD.bazel").write_text("\n".join(texts))
-    hide = ["--spawn_strategy=sandboxed"]
+    # Not by workers, which are not in a sandbox that hides anything.
+    hide = ["--spawn_strategy=sandboxed", "--strategy=AotiExport=sandboxed"]
+    hide.append("--strategy=AotiSplit=sandboxed")
     hide += [f"--sandbox_block_path={path}" for path in (python, library)]
 
     workspace.build("//control:seen")
