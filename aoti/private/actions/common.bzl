@@ -52,3 +52,27 @@ def dirname(file):
 def root(file):
     """`map_each` of `Args.add_all`: the directory that a generated file's package is below."""
     return file.root.path
+
+def write_with_settings(actions, *, template, settings, driver, workspace, settings_file, script):
+    """Writes a settings file, and a script that starts a driver with it.
+
+    These are files, not actions of ours, so they have no mnemonic.
+
+    Args:
+      actions: `ctx.actions`.
+      template: of the script, with `%s` for the workspace, the driver and the settings.
+      settings: a struct or dict that JSON can hold.
+      driver: `File`, the executable to start.
+      workspace: the name of the directory of the main repository's runfiles.
+      settings_file: `File` to write.
+      script: `File` to write.
+    """
+    actions.write(
+        output = settings_file,
+        content = json.encode_indent(settings, indent = "  ") + "\n",
+    )
+    actions.write(
+        output = script,
+        content = template % (workspace, driver.short_path, settings_file.short_path),
+        is_executable = True,
+    )

@@ -1,7 +1,6 @@
-"""Writes what `aoti_test` runs: a settings file, and a script that starts the driver with it.
+"""Writes what `aoti_test` runs: a settings file, and a script that starts the driver with it."""
 
-These are files, not actions of ours, so they have no mnemonic.
-"""
+load(":common.bzl", "write_with_settings")
 
 _SCRIPT = """\
 #!/bin/sh
@@ -12,23 +11,11 @@ fi
 exec "./%s" "./%s" "$@"
 """
 
-def write_test(actions, *, settings, driver, workspace, settings_file, script):
+def write_test(actions, **kwargs):
     """Writes the settings and the script of a test.
 
     Args:
       actions: `ctx.actions`.
-      settings: a struct or dict that JSON can hold; see aoti/testing/settings.py.
-      driver: `File`, the executable to start.
-      workspace: the name of the directory of the main repository's runfiles.
-      settings_file: `File` to write.
-      script: `File` to write.
+      **kwargs: of `write_with_settings`; `settings` as aoti/testing/settings.py reads them.
     """
-    actions.write(
-        output = settings_file,
-        content = json.encode_indent(settings, indent = "  ") + "\n",
-    )
-    actions.write(
-        output = script,
-        content = _SCRIPT % (workspace, driver.short_path, settings_file.short_path),
-        is_executable = True,
-    )
+    write_with_settings(actions, template = _SCRIPT, **kwargs)
